@@ -1,0 +1,1 @@
+"""Tokens in, tokens out: the port, the scheduler, the drivers and the runners."""

@@ -1,0 +1,166 @@
+"""The port every engine implements: tokens in, tokens out. Stdlib only.
+
+Contract, run against every engine by tests/conformance:
+
+- `generate` returns at once, or raises `InvalidRequest` / `EngineUnavailable` at once.
+- Events of a choice are ordered, positions dense, exactly one carries a finish, and it is the last.
+- After `aclose` nothing more arrives, and the request's blocks are back within one step.
+- A dead engine fails every open stream once, with `EngineDied`.
+- A slow reader never slows another: its events merge until it reads.
+- Greedy tokens do not depend on batch-mates, preemption or prefix hits.
+- `stop` is idempotent, also after a failed `start`.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NewType, Protocol
+
+RequestId = NewType("RequestId", str)
+
+_NO_BIAS: Mapping[int, float] = MappingProxyType({})
+
+
+class FinishReason(StrEnum):
+    """Why a choice ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Capability(StrEnum):
+    """What a request may ask beyond greedy or seeded tokens, length and stop tokens."""
+
+    SAMPLING = "sampling"  # temperature, top_k, top_p, min_p shape the distribution
+    PENALTIES = "penalties"  # presence, frequency, repetition
+    LOGIT_BIAS = "logit_bias"
+    LOGPROBS = "logprobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Neutral values everywhere mean: plain softmax sampling.
+
+    Order of application, on float32 logits: repetition, presence and frequency penalties, bias,
+    the ban on stop tokens below `min_tokens`, temperature, then top_k, top_p and min_p.
+    """
+
+    max_tokens: int
+    seed: int = 0  # with choice and position it keys the noise, so a stream can be continued
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    min_tokens: int = 0
+    presence: float = 0.0  # subtracted once from every token generated so far
+    frequency: float = 0.0  # subtracted per occurrence among the generated tokens
+    repetition: float = 1.0  # divides (positive) or multiplies (negative) logits of prompt + output
+    bias: Mapping[int, float] = field(default=_NO_BIAS)
+    stop_tokens: frozenset[int] = frozenset()
+    logprobs: int | None = None  # None: none; k: the sampled token's and the k most likely ones'
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt and `n` independent continuations of it."""
+
+    id: RequestId
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    n: int = 1
+    priority: int = 0  # lower is served earlier; waiting ages it
+    cache_salt: bytes = b""  # prefixes are shared only within one salt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural log-probabilities under the raw model distribution at one position."""
+
+    logprob: float  # of the sampled token
+    top: tuple[tuple[int, float], ...] = ()  # (token, logprob), most likely first
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of one choice. A stop token, when there is one, is the last token of the log."""
+
+    reason: FinishReason
+    generated: int  # tokens of this choice in all, the stop token included
+    stop_token: int | None = None
+
+
+@dataclass(slots=True)
+class TokenEvent:
+    """The tokens of one choice that became known since the reader last looked."""
+
+    choice: int
+    tokens: list[int]
+    cached: int  # prompt tokens that came from the prefix cache
+    logprobs: list[TokenLogprobs] | None = None  # one per token, when asked for
+    finish: Finish | None = None
+
+    def merge(self, later: "TokenEvent") -> None:
+        """Append a later event of the same choice."""
+        self.tokens += later.tokens
+        if self.logprobs is not None and later.logprobs is not None:
+            self.logprobs += later.logprobs
+        self.finish = later.finish
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine serves; constant from the end of `start`."""
+
+    model: str
+    max_context: int  # tokens: prompt + generated
+    vocab_size: int
+    block_size: int  # tokens per KV block
+    num_blocks: int
+    max_running: int  # sequences in one step
+    capabilities: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """A snapshot of work and of the counters since start. O(1) to take."""
+
+    running: int  # sequences
+    waiting: int  # requests (or preempted sequences) not in the batch
+    waiting_tokens: int
+    blocks_used: int
+    blocks_total: int
+    steps: int = 0
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0  # prompt tokens taken from the cache
+    prefix_query_tokens: int = 0  # prompt tokens of all admitted requests
+
+
+class TokenStream(Protocol):
+    """The events of one request; iteration ends after every choice has finished."""
+
+    def __aiter__(self) -> AsyncIterator[TokenEvent]: ...
+
+    async def __anext__(self) -> TokenEvent: ...
+
+    def end_choice(self, choice: int) -> None:
+        """Ask no more of one choice (a stop string matched above); no event of it follows."""
+
+    async def aclose(self) -> None:
+        """Abort what is still running. Idempotent; a no-op after the last event."""
+
+
+class Engine(Protocol):
+    """Anything that turns prompts into tokens."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    async def start(self) -> None: ...
+
+    def generate(self, request: GenerationRequest) -> TokenStream: ...
+
+    def load(self) -> EngineLoad: ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Let running requests end for at most `grace_s` seconds, fail the rest, free all."""

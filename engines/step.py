@@ -1,0 +1,99 @@
+"""One engine step as flat arrays: what the scheduler plans and what a runner gives back.
+
+A plan is a ragged batch of *rows*, one per token to compute, grouped into *segments*. A segment is
+a run of consecutive tokens of one sequence; a decoding sequence is a segment of one row. Rows of
+all segments write their keys and values first, then attend, so segments of one sequence may share
+a step.
+
+    segment        0               1       2
+    tokens         p0 p1 p2 p3     d       q7 q8 q9        int32 [rows]
+    positions      0  1  2  3      12      7  8  9         int32 [rows]
+    write_slots    block * block_size + offset of each     int32 [rows]
+    row_starts     0               4       5       8       int32 [segments + 1]
+    past           0               12      7               int32 [segments], tokens before the run
+    tables         b0              b4 b9   b2 b3           int32 [entries], KV blocks in order
+    table_starts   0               1       3       5       int32 [segments + 1]
+    sample_rows    3 3 4                                   int32 [samples], rows whose logits count
+    sample_lanes   0 1 5                                   int32 [samples], who gets the token
+
+One row may be sampled several times: that is how the choices of an n > 1 request leave the prompt.
+A *lane* is a small integer naming a running sequence for as long as it runs; runners keep their
+per-sequence sampling state in arrays indexed by lane.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.api import Sampling, TokenLogprobs
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStart:
+    """A sequence takes a lane: everything a sampler must know to sample, or to go on sampling.
+
+    `generated` holds the tokens emitted so far when a preempted sequence comes back, so penalties,
+    bans and noise positions are rebuilt by replaying the log.
+    """
+
+    lane: int
+    choice: int
+    sampling: Sampling
+    prompt: Sequence[int]
+    generated: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one step computes. Arrays are views into buffers that the next plan overwrites."""
+
+    tokens: Int32Array
+    positions: Int32Array
+    write_slots: Int32Array
+    row_starts: Int32Array
+    past: Int32Array
+    tables: Int32Array
+    table_starts: Int32Array
+    sample_rows: Int32Array
+    sample_lanes: Int32Array
+    copies: Sequence[
+        tuple[int, int]
+    ] = ()  # (from, to) whole blocks, done before any row is written
+    starts: Sequence[LaneStart] = ()  # lanes (re)assigned since the last plan, before any sampling
+
+    @property
+    def rows(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def segments(self) -> int:
+        return len(self.past)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One token per sample of the plan, in its order."""
+
+    tokens: Int32Array
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by sample index, where asked
+
+
+class StepRunner(Protocol):
+    """The only thing that touches tensors. Called from one thread; steps complete in launch order.
+
+    Any exception it raises is fatal to the engine: there is no going on with a broken device.
+    """
+
+    def launch(self, plan: StepPlan) -> object:
+        """Start computing; returns a ticket. The plan's arrays may be overwritten afterwards."""
+
+    def collect(self, ticket: object) -> StepResult:
+        """Wait for a launched step and return its sampled tokens."""
+
+    def close(self) -> None:
+        """Free device memory. Idempotent."""

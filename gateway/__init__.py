@@ -1,0 +1,1 @@
+"""The process: HTTP, configuration, admission, metrics, lifecycle and the command line."""
