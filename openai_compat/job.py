@@ -1,0 +1,60 @@
+"""The seam between dialect and process: what one HTTP call asks of an engine, and its renderer."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.api import GenerationRequest, TokenEvent
+from openai_compat.errors import ErrorReply
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What an event became: SSE bytes (possibly none), and choices the engine may stop now."""
+
+    frames: bytes
+    ended: tuple[int, ...] = ()  # choices of that request whose stop string matched
+
+
+class Renderer(Protocol):
+    """Folds the events of a job's requests, in any interleaving, into frames and one answer.
+
+    Call order: `begin`, `feed` until every request's stream has ended, then `finish` (streaming) or
+    `fold` (not streaming). `fail` may follow `begin` or any `feed`, and ends the rendering.
+    """
+
+    def begin(self) -> bytes: ...
+
+    def feed(self, request: int, event: TokenEvent) -> Rendered:
+        """Render one event of `requests[request]`; events after a choice's end are ignored."""
+
+    def finish(self) -> bytes:
+        """The usage frame, when asked for, and `[DONE]`."""
+
+    def fail(self, error: ErrorReply) -> bytes:
+        """The nested error as an SSE event. The connection is aborted after it, never ended."""
+
+    def fold(self) -> bytes:
+        """The whole JSON answer of a call that does not stream."""
+
+    @property
+    def usage(self) -> "Usage": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts over all choices of a call, exact at every moment."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One API call after every check that needs no engine."""
+
+    id: str
+    requests: tuple[GenerationRequest, ...]
+    renderer: Renderer
+    stream: bool
+    ignored: tuple[str, ...] = ()  # unknown body fields, reported in x-ignored-params

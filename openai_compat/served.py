@@ -1,0 +1,33 @@
+"""The model behind a name: what lowering needs to know to turn text into tokens and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from engines.api import EngineInfo
+from engines.text.template import ChatTemplate
+from engines.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One served model. `defaults` are the model's own (generation_config.json) sampling values."""
+
+    name: str
+    created: int  # unix seconds, when it was loaded
+    info: EngineInfo
+    tokenizer: Tokenizer
+    template: ChatTemplate | None  # None: completions only
+    stop_tokens: frozenset[int]  # end-of-text ids of the model
+    aliases: tuple[str, ...] = ()
+    defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call brings besides its body; made at the edge so that lowering stays pure."""
+
+    id: str  # the request id, unique; also the stem of the completion id
+    now: int  # unix seconds
+    seed: int  # used where the client gives none
+    cache_salt: bytes  # derived by the server from the API key
