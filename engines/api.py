@@ -14,12 +14,9 @@ Contract, run against every engine by tests/conformance:
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import NewType, Protocol
 
 RequestId = NewType("RequestId", str)
-
-_NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 
 class FinishReason(StrEnum):
@@ -56,7 +53,7 @@ class Sampling:
     presence: float = 0.0  # subtracted once from every token generated so far
     frequency: float = 0.0  # subtracted per occurrence among the generated tokens
     repetition: float = 1.0  # divides (positive) or multiplies (negative) logits of prompt + output
-    bias: Mapping[int, float] = field(default=_NO_BIAS)
+    bias: Mapping[int, float] = field(default_factory=dict)
     stop_tokens: frozenset[int] = frozenset()
     logprobs: int | None = None  # None: none; k: the sampled token's and the k most likely ones'
 

@@ -1,0 +1,197 @@
+"""A deterministic runner without a model, whose text goes wrong with any mistake in block tables.
+
+Its "KV slots" hold fingerprints: the slot of position i is a hash of token i, i and the slot of
+position i - 1, so it stands for the whole prefix. Its next token is a hash of all slots of the
+sequence, read *through the block table*. Sharing a wrong block, losing a copy, evicting too early,
+skipping a row: each changes the text. `ledger_tokens` says what the text must be, from the tokens
+alone.
+
+It is the engine of the scheduler's tests and of load tests (`--engine ledger`). Every token of its
+vocabulary is equally likely: a temperature above zero draws with noise keyed by (seed, choice,
+position); temperature 0 or top_k 1 takes the hash itself; top_p and min_p cut nothing from a flat
+distribution.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.api import Sampling
+from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+
+_MASK = (1 << 64) - 1
+_Word = npt.NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What the sampler of one running sequence must know."""
+
+    start: LaneStart
+    generated: int
+
+
+def _mix(word: int) -> int:
+    """SplitMix64's finaliser (Steele et al., 2014): a bijection that scatters every bit."""
+    word = (word + 0x9E3779B97F4A7C15) & _MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
+    return word ^ (word >> 31)
+
+
+def _mix_words(words: _Word) -> _Word:
+    """`_mix` of each element."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _fingerprint(token: int, position: int, before: int) -> int:
+    return _mix(before ^ _mix(token * 0x10001 + position))
+
+
+def _choose(state: int, lane: _Lane, first: int, vocab_size: int) -> int:
+    """The token that follows a sequence whose slots hash to `state`."""
+    sampling = lane.start.sampling
+    if sampling.temperature > 0 and sampling.top_k != 1:
+        state = _mix(state ^ _mix(sampling.seed & _MASK) ^ lane.start.choice)
+    banned = sampling.stop_tokens if lane.generated < sampling.min_tokens else frozenset()
+    token = first + state % (vocab_size - first)
+    while token in banned:
+        state = _mix(state)
+        token = first + state % (vocab_size - first)
+    return token
+
+
+def ledger_tokens(
+    prompt: Sequence[int], sampling: Sampling, *, vocab_size: int, choice: int = 0, first: int = 0
+) -> list[int]:
+    """All tokens that the ledger gives for a prompt, stop or length included: the oracle."""
+    lane = _Lane(LaneStart(0, choice, sampling, prompt), 0)
+    log = list(prompt)
+    before = state = 0
+    for position in range(len(prompt) + sampling.max_tokens):
+        if position == len(log):
+            token = _choose(state, lane, first, vocab_size)
+            lane.generated += 1
+            log.append(token)
+            if token in sampling.stop_tokens or lane.generated == sampling.max_tokens:
+                break
+        before = _fingerprint(log[position], position, before)
+        state = (state + _mix(before ^ position)) & _MASK
+    return log[len(prompt) :]
+
+
+class LedgerRunner:
+    """A StepRunner. `first` is the lowest token it may say; `step_s` makes each step take time."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        vocab_size: int,
+        first: int = 0,
+        step_s: float = 0,
+    ) -> None:
+        self._slots = np.zeros(num_blocks * block_size, np.uint64)
+        self._block_size = block_size
+        self._vocab_size = vocab_size
+        self._first = first
+        self._step_s = step_s
+        self._lanes: dict[int, _Lane] = {}
+
+    def launch(self, plan: StepPlan) -> StepResult:
+        for start in plan.starts:
+            self._lanes[start.lane] = _Lane(start, len(start.generated))
+        for source, target in plan.copies:
+            self._block(target)[:] = self._block(source)
+        self._write(plan)
+        states = self._read(plan)
+        tokens = [
+            self._sample(lane, state)
+            for lane, state in zip(plan.sample_lanes.tolist(), states, strict=True)
+        ]
+        return StepResult(np.array(tokens, np.int32))
+
+    def collect(self, ticket: object) -> StepResult:
+        if not isinstance(ticket, StepResult):
+            raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
+        if self._step_s:
+            time.sleep(self._step_s)
+        return ticket
+
+    def close(self) -> None:
+        self._lanes.clear()
+
+    def _block(self, block: int) -> _Word:
+        return self._slots[block * self._block_size : (block + 1) * self._block_size]
+
+    def _sample(self, number: int, state: int) -> int:
+        lane = self._lanes[number]
+        token = _choose(state, lane, self._first, self._vocab_size)
+        lane.generated += 1
+        return token
+
+    def _write(self, plan: StepPlan) -> None:
+        """Fingerprints of all rows, in order: a row may follow one of the same step."""
+        for segment in range(plan.segments):
+            start = int(plan.past[segment])
+            rows = slice(int(plan.row_starts[segment]), int(plan.row_starts[segment + 1]))
+            before = int(self._slots[self._slot(plan, segment, start - 1)]) if start else 0
+            slots, tokens = plan.write_slots[rows].tolist(), plan.tokens[rows].tolist()
+            for position, (slot, token) in enumerate(zip(slots, tokens, strict=True), start):
+                before = _fingerprint(token, position, before)
+                self._slots[slot] = before
+
+    def _read(self, plan: StepPlan) -> list[int]:
+        """For each sample, the sum of its sequence's slots up to its row, each with its position.
+
+        All of it is read, through the table: about 10 ns a slot.
+        """
+        segments = np.searchsorted(plan.row_starts, plan.sample_rows, side="right") - 1
+        states: list[int] = []
+        last = (-1, 0)
+        for row, segment in zip(plan.sample_rows.tolist(), segments.tolist(), strict=True):
+            if last[0] != row:  # siblings sample the same row
+                length = int(plan.positions[row]) + 1
+                last = (row, self._digest(plan, segment, length))
+            states.append(last[1])
+        return states
+
+    def _digest(self, plan: StepPlan, segment: int, length: int) -> int:
+        blocks = -(-length // self._block_size)
+        at = int(plan.table_starts[segment])
+        table = plan.tables[at : at + blocks].astype(np.int64)
+        slots = self._slots.reshape(-1, self._block_size)[table].reshape(-1)[:length]
+        positions = np.arange(length, dtype=np.uint64)
+        return int(_mix_words(slots ^ positions).sum(dtype=np.uint64))
+
+    def _slot(self, plan: StepPlan, segment: int, position: int) -> int:
+        block, offset = divmod(position, self._block_size)
+        return int(plan.tables[plan.table_starts[segment] + block]) * self._block_size + offset
+
+
+def check_plan(plan: StepPlan) -> None:
+    """Raise ValueError for a malformed plan: what any runner may rely on."""
+    problems = {
+        "a segment without rows": bool((np.diff(plan.row_starts) < 1).any()),
+        "rows and row_starts disagree": plan.rows != (plan.row_starts[-1] if plan.segments else 0),
+        "a slot written twice": len(np.unique(plan.write_slots)) != plan.rows,
+        "a lane sampled twice": len(np.unique(plan.sample_lanes)) != len(plan.sample_lanes),
+        "tables and table_starts disagree": len(plan.tables) != plan.table_starts[-1],
+        "positions do not follow past": not np.array_equal(plan.positions, _positions(plan)),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(problem)
+
+
+def _positions(plan: StepPlan) -> Int32Array:
+    lengths = np.diff(plan.row_starts)
+    starts = np.repeat(plan.past - plan.row_starts[:-1], lengths)
+    return (starts + np.arange(plan.rows, dtype=np.int32)).astype(np.int32)

@@ -1,0 +1,77 @@
+"""How much a stepped engine takes on, and the check that refuses what can never fit. Pure."""
+
+from dataclasses import dataclass
+
+from engines.api import GenerationRequest
+from engines.errors import CapacityExceeded, ContextOverflow, InvalidRequest
+
+_SMALLEST_CHUNK = 4  # see Limits.__post_init__
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes of a stepped engine; constant over its life."""
+
+    max_context: int  # tokens of one sequence, prompt and output
+    max_running: int  # sequences in one step
+    tokens_per_step: int  # rows in one step
+    block_size: int  # tokens per KV block
+    num_blocks: int
+    vocab_size: int
+    ageing_steps: int = 256  # steps of waiting that outweigh one class of priority
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that could starve a prompt.
+
+        Decoding rows go first. What they leave must hold a legal prompt chunk: at least two
+        tokens, and not leaving exactly one behind (see Scheduler), hence the margin.
+        """
+        if min(self.max_context, self.max_running, self.block_size, self.num_blocks) < 1:
+            raise ValueError("context, sequences, block size and blocks must be at least 1")
+        if self.tokens_per_step < self.max_running + _SMALLEST_CHUNK:
+            raise ValueError(
+                f"tokens_per_step is {self.tokens_per_step}, must be at least max_running + "
+                f"{_SMALLEST_CHUNK} = {self.max_running + _SMALLEST_CHUNK}"
+            )
+
+    @property
+    def blocks_per_sequence(self) -> int:
+        """Blocks of the longest sequence."""
+        return self.blocks_for(self.max_context)
+
+    def blocks_for(self, tokens: int) -> int:
+        """KV blocks that hold so many tokens."""
+        return -(-tokens // self.block_size)
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raise InvalidRequest for what can never run here. Looks at constants only."""
+        if not request.prompt:
+            raise InvalidRequest("the prompt has no tokens", param="prompt")
+        if not 0 <= min(request.prompt) <= max(request.prompt) < self.vocab_size:
+            raise InvalidRequest(
+                f"a prompt token is outside the vocabulary of {self.vocab_size}", param="prompt"
+            )
+        self._check_length(len(request.prompt), request.sampling.max_tokens)
+        if not 1 <= request.n <= self.max_running:
+            raise CapacityExceeded(
+                f"n is {request.n}; this engine runs at most {self.max_running} sequences at once "
+                "(--max-running)",
+                param="n",
+            )
+
+    def _check_length(self, prompt: int, max_tokens: int) -> None:
+        if max_tokens < 1:
+            raise InvalidRequest(f"max_tokens is {max_tokens}, must be >= 1", param="max_tokens")
+        total = prompt + max_tokens
+        if total > self.max_context:
+            raise ContextOverflow(
+                f"{prompt} prompt tokens + max_tokens {max_tokens} = {total}; "
+                f"the context is {self.max_context} tokens",
+                param="prompt",
+            )
+        if self.blocks_for(total) > self.num_blocks:
+            raise CapacityExceeded(
+                f"{total} tokens need {self.blocks_for(total)} KV blocks of {self.block_size}; "
+                f"this engine has {self.num_blocks} (--kv-cache-memory)",
+                param="prompt",
+            )

@@ -1,0 +1,368 @@
+"""Continuous batching over a paged KV cache. No IO, clock, thread or tensor.
+
+There is no prefill phase and no decode phase. A sequence has tokens and a count of those computed;
+each plan gives every sequence as much of the difference as the step's token budget allows. That one
+rule covers chunked prompts, prefix hits, recompute after preemption and decoding.
+
+Four verbs: `add`, `abort`, `plan`, `apply`. Plans and applies alternate; adds and aborts come
+between an apply and the next plan, when nothing is in flight.
+
+Order within a step: every decoding sequence (one row each), then sequences that are behind, then
+the waiting line. When a decoding sequence needs a block and none is free, the least senior running
+sequence (lowest priority, then youngest) gives all its blocks back and waits at the front; what it
+had computed usually survives in the prefix cache until others need the room.
+
+Two rules keep logits bitwise independent of scheduling, on engines whose kernels allow it:
+a prompt is never cut so that a chunk has exactly one token, since one-row segments take another
+kernel; and output recomputed after preemption is replayed as one-row segments, as it was first
+computed, never as a chunk. (The third, never to run a step of one row, is the runner's.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.api import Finish, FinishReason, GenerationRequest, RequestId, TokenLogprobs
+from engines.lanes import Lanes
+from engines.limits import Limits
+from engines.plan_writer import PlanWriter
+from engines.sequence import NO_LANE, Sequence, open_choices
+from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+from engines.waiting import WaitingLine
+from kvcache.pool import BlockPool
+
+_SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What a step brought: one new token per sampled sequence, and who ended."""
+
+    sequences: list[Sequence]
+    tokens: list[int]
+    logprobs: Mapping[int, TokenLogprobs]  # by index into the lists
+    finishes: Mapping[int, Finish]  # by index into the lists
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the engine started."""
+
+    steps: int = 0
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0
+    prefix_query_tokens: int = 0
+
+
+class Scheduler:
+    """Decides what runs next, and owns every sequence, lane and block table."""
+
+    def __init__(self, limits: Limits, pool: BlockPool) -> None:
+        self.limits = limits
+        self.pool = pool
+        self.waiting = WaitingLine(limits.ageing_steps)
+        self.counters = Counters()
+        self._lanes = Lanes(limits)
+        self._writer = PlanWriter(limits, self._lanes)
+        self._running: list[Sequence] = []  # in order of admission; followers join when they part
+        self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
+        self._arrivals = 0
+        self._copies: list[tuple[int, int]] = []
+        self._starts: list[LaneStart] = []
+        self._advances: list[tuple[Int32Array, int]] = []  # (lanes, rows each) of the plan
+        self._parting: list[Sequence] = []  # leaders whose prompt the plan completes
+
+    @property
+    def running(self) -> int:
+        """Sequences that hold a lane."""
+        return self.limits.max_running - self._lanes.free
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the next plan has rows."""
+        return bool(self._running or len(self.waiting))
+
+    def tables(self) -> dict[tuple[RequestId, int], list[int]]:
+        """The block table of every running choice: for audits."""
+        return {
+            (sequence.request.id, sequence.choice): self._lanes.blocks(sequence.lane)
+            for sequence in self._running
+        }
+
+    def add(self, request: GenerationRequest) -> None:
+        """Queue a request that `limits.check` accepts. Its id must not be in use."""
+        leader = open_choices(request, self._arrivals, self.counters.steps)
+        self._arrivals += 1
+        self._open[request.id] = leader.group
+        self.waiting.push(leader)
+
+    def abort(self, request_id: RequestId, choice: int | None = None) -> None:
+        """End a request, or one choice of it: its blocks are free when this returns.
+
+        Unknown or ended ones are ignored, since an abort may cross a finish on its way. A choice
+        that has not parted from its siblings yet ends when it does: it holds nothing of its own.
+        """
+        choices = self._open.get(request_id, [])
+        for sequence in choices:
+            sequence.ended |= choice in (None, sequence.choice)
+        if choices and choices[0].followers and not all(member.ended for member in choices):
+            return
+        for sequence in [member for member in choices if member.ended]:
+            self._drop(sequence)
+
+    def plan(self) -> StepPlan:
+        """What to compute next: within the token budget, and not empty if `has_work`."""
+        self._writer.begin()
+        self._advances, self._parting = [], []
+        self._reserve()
+        for sequence in self._plan_decoding():
+            self._plan_behind(sequence)
+        while (head := self.waiting.head()) and self._budget >= _SMALLEST_BUDGET:
+            if not self._admit(head):
+                break
+            self._plan_behind(head)
+        plan = self._writer.plan(self._copies, self._starts)
+        self._copies, self._starts = [], []
+        return plan
+
+    def apply(self, plan: StepPlan, result: StepResult) -> StepOutcome:
+        """Take in the result of the last plan: advance, seal, part choices, end what is done."""
+        self.counters.steps += 1
+        for lanes, rows in self._advances:
+            self._lanes.computed[lanes] += rows
+            self._seal(lanes)
+        for leader in self._parting:
+            self._part(leader)
+        lanes = plan.sample_lanes
+        self._lanes.append(lanes, result.tokens)
+        sequences = self._lanes.occupants(lanes)
+        finishes = self._finishes(lanes, result.tokens)
+        outcome = StepOutcome(sequences, result.tokens.tolist(), result.logprobs, finishes)
+        gone = [sequences[index] for index in finishes]
+        if self._parting:  # some may have been aborted while they could not end yet
+            gone += [each for each in sequences if each.ended and each not in gone]
+        for sequence in gone:
+            self._drop(sequence)
+        return outcome
+
+    @property
+    def _budget(self) -> int:
+        return self.limits.tokens_per_step - self._writer.rows
+
+    # -- blocks for what already runs
+
+    def _reserve(self) -> None:
+        """Give every running sequence the block that its next row writes to."""
+        lanes = self._lanes
+        running = lanes.active()
+        full = lanes.length[running] > lanes.held[running] * self.limits.block_size
+        needy = lanes.occupants(running[full | lanes.forked[running]])
+        for sequence in sorted(needy, key=_seniority):
+            if sequence.lane != NO_LANE:  # not preempted meanwhile
+                self._reserve_next(sequence)
+
+    def _reserve_next(self, sequence: Sequence) -> None:
+        lane, lanes = sequence.lane, self._lanes
+        last = int(lanes.held[lane]) - 1
+        tail = int(lanes.table[lane, last])
+        forked = bool(lanes.forked[lane])
+        lanes.forked[lane] = False
+        if forked and self.pool.refs(tail) == 1:
+            return  # the siblings have left it: it may be written in place
+        if not self._make_room(sequence):
+            return
+        (block,) = self.pool.take(1)
+        if forked:
+            self._copies.append((tail, block))
+            self.pool.release((tail,))
+            lanes.table[lane, last] = block
+        else:
+            lanes.extend(lane, [block])
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Preempt until a block is free; False if that took `sequence` itself."""
+        while not self.pool.free:
+            victim = max(self._running, key=_seniority)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.counters.preemptions += 1
+        self._leave(sequence)
+        self.waiting.push(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take the lanes and blocks of a running sequence (and of its followers) back."""
+        self._running.remove(sequence)
+        for member in sequence.group:
+            table = self._lanes.unbind(member)
+            self.pool.release(table)
+            if self._copies:  # nobody reads what would have been copied for it
+                self._copies = [copy for copy in self._copies if copy[1] not in table]
+
+    # -- rows
+
+    def _plan_decoding(self) -> list[Sequence]:
+        """One row for every sequence with one token to compute; returns the others."""
+        lanes = self._lanes
+        running = lanes.active()
+        single = lanes.length[running] - lanes.computed[running] == 1
+        single &= ~lanes.parting[running]
+        ready = running[single]
+        if len(ready):
+            self._writer.single_rows(ready, lanes.computed[ready])
+            self._writer.sample_singles(ready)
+            self._advances.append((ready, 1))
+        return sorted(lanes.occupants(running[~single]), key=_seniority)
+
+    def _plan_behind(self, sequence: Sequence) -> None:
+        """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
+        lane, lanes = sequence.lane, self._lanes
+        start, length = int(lanes.computed[lane]), int(lanes.length[lane])
+        prompt_left = max(sequence.prompt_len - start, 0)
+        chunk = _chunk(prompt_left, self._budget)
+        if chunk:
+            self._writer.run(lane, start, chunk)
+        end = start + chunk
+        if chunk == prompt_left and end < length:
+            end += self._replay(lane, end, min(length - end, self._budget))
+        if end > start:
+            self._advances.append((np.array([lane], np.int32), end - start))
+        if end == length:
+            self._writer.sample_last([member.lane for member in sequence.group])
+            if sequence.followers:
+                self._parting.append(sequence)
+
+    def _replay(self, lane: int, start: int, count: int) -> int:
+        if count:
+            positions = np.arange(start, start + count, dtype=np.int32)
+            self._writer.single_rows(np.full(count, lane, np.int32), positions)
+        return count
+
+    # -- coming in
+
+    def _admit(self, head: Sequence) -> bool:
+        """Move the head of the line into lanes, with blocks for all its tokens, if they fit."""
+        group = head.group
+        hit = self._hit(head)
+        need = self.limits.blocks_for(len(head.log)) - len(hit)
+        if self._lanes.free < len(group) or need > self.pool.free - self.pool.idle(hit):
+            return False
+        self.waiting.pop()
+        self._count_hit(head, len(hit) * self.limits.block_size)
+        lanes = self._lanes
+        for member in group:
+            lanes.bind(member)
+            self._starts.append(_lane_start(member))
+        self.pool.share(hit)
+        lane = head.lane
+        lanes.extend(lane, hit + self.pool.take(need))
+        lanes.sealed[lane] = len(hit)
+        lanes.computed[lane] = len(hit) * self.limits.block_size
+        lanes.parting[lane] = bool(head.followers)
+        lanes.running[lane] = True
+        self._running.append(head)
+        return True
+
+    def _hit(self, sequence: Sequence) -> list[int]:
+        """Cached blocks for all but the last token, which must be computed to be sampled."""
+        hit = self.pool.match(sequence.namespace, sequence.log[:-1])
+        left = sequence.prompt_len - len(hit) * self.limits.block_size
+        if left == 1 and hit:
+            hit.pop()  # a prompt chunk of one token would not be exact
+        return hit
+
+    def _count_hit(self, sequence: Sequence, tokens: int) -> None:
+        if not sequence.admitted:
+            sequence.admitted = True
+            sequence.cached = tokens
+            self.counters.prefix_hit_tokens += tokens
+            self.counters.prefix_query_tokens += sequence.prompt_len
+
+    # -- after a step
+
+    def _seal(self, advanced: Int32Array) -> None:
+        """Make blocks that filled up findable."""
+        lanes = self._lanes
+        full = lanes.computed[advanced] // self.limits.block_size
+        more = full > lanes.sealed[advanced]
+        for lane, count in zip(advanced[more].tolist(), full[more].tolist(), strict=True):
+            for index in range(int(lanes.sealed[lane]), count):
+                self._seal_block(lane, index)
+            lanes.sealed[lane] = count
+
+    def _seal_block(self, lane: int, index: int) -> None:
+        lanes = self._lanes
+        sequence = lanes.occupants([lane])[0]
+        parent = int(lanes.table[lane, index - 1]) if index else sequence.namespace
+        block = int(lanes.table[lane, index])
+        tokens = lanes.block_tokens(lane, index)
+        lanes.table[lane, index] = self.pool.seal(block, parent, tokens)
+
+    def _part(self, leader: Sequence) -> None:
+        """The prompt is computed: followers share its blocks and become sequences themselves."""
+        lanes = self._lanes
+        forked = bool(lanes.length[leader.lane] % self.limits.block_size)
+        followers, leader.followers = leader.followers, []
+        lanes.parting[leader.lane] = False
+        lanes.forked[leader.lane] = forked
+        for follower in followers:
+            lanes.part(leader.lane, follower.lane)
+            lanes.forked[follower.lane] = forked
+            self.pool.share(lanes.blocks(follower.lane))
+            follower.cached, follower.admitted = leader.cached, True
+            lanes.running[follower.lane] = True
+            self._running.append(follower)
+
+    def _finishes(self, lanes: Int32Array, tokens: Int32Array) -> dict[int, Finish]:
+        finishes = {}
+        for index in self._lanes.maybe_ended(lanes, tokens).tolist():
+            lane, token = int(lanes[index]), int(tokens[index])
+            (sequence,) = self._lanes.occupants([lane])
+            generated = int(self._lanes.length[lane]) - sequence.prompt_len
+            if token in sequence.request.sampling.stop_tokens:
+                finishes[index] = Finish(FinishReason.STOP, generated, token)
+            elif self._lanes.length[lane] >= self._lanes.limit[lane]:
+                finishes[index] = Finish(FinishReason.LENGTH, generated)
+        return finishes
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Forget a sequence (with its followers) and free all it holds."""
+        if sequence in self._running:
+            self._leave(sequence)
+        elif sequence.lane == NO_LANE:
+            self.waiting.remove(sequence)
+        choices = self._open[sequence.request.id]
+        choices.remove(sequence)
+        if not choices:
+            del self._open[sequence.request.id]
+
+
+def _seniority(sequence: Sequence) -> tuple[int, int, int]:
+    """Sorts running sequences; the last is the first to be preempted."""
+    return (sequence.request.priority, sequence.arrival, sequence.choice)
+
+
+def _lane_start(sequence: Sequence) -> LaneStart:
+    request = sequence.request
+    return LaneStart(
+        lane=sequence.lane,
+        choice=sequence.choice,
+        sampling=request.sampling,
+        prompt=request.prompt,
+        generated=sequence.log[sequence.prompt_len :].tolist(),
+    )
+
+
+def _chunk(left: int, budget: int) -> int:
+    """How much of a prompt's remainder to compute: never one token, never leaving one behind.
+
+    Only a prompt of a single token is computed alone; it always is, so it is exact as well.
+    """
+    chunk = min(left, budget)
+    if left - chunk == 1:
+        chunk -= 1
+    return chunk if chunk > 1 or chunk == left else 0

@@ -1,0 +1,51 @@
+"""One choice of one request, from its arrival to its end."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engines.api import GenerationRequest
+from engines.step import Int32Array
+
+NO_LANE = -1
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Owned by the scheduler. While it has a lane, its tokens and table live in `Lanes`.
+
+    The choices of an n > 1 request start as one sequence with *followers*: the leader computes the
+    prompt, then all part from it. Until then the followers have lanes but no tokens of their own.
+    """
+
+    request: GenerationRequest
+    choice: int
+    arrival: int  # order of arrival, over the engine's life
+    step: int  # the scheduler's step count at arrival, for ageing
+    log: Int32Array  # tokens known so far; stale while a lane holds the live copy
+    namespace: bytes  # where its prefixes are shared
+    lane: int = NO_LANE
+    cached: int = 0  # prompt tokens found in the cache when first admitted
+    admitted: bool = False  # was admitted once
+    ended: bool = False  # the reader wants no more of it
+    followers: list["Sequence"] = field(default_factory=list)
+
+    @property
+    def group(self) -> list["Sequence"]:
+        """The sequence and those waiting to part from it."""
+        return [self, *self.followers]
+
+    @property
+    def prompt_len(self) -> int:
+        return len(self.request.prompt)
+
+
+def open_choices(request: GenerationRequest, arrival: int, step: int) -> Sequence:
+    """The leader of a new request, with its followers attached."""
+    prompt = np.asarray(request.prompt, dtype=np.int32)
+    choices = [
+        Sequence(request, choice, arrival, step, prompt, request.cache_salt)
+        for choice in range(request.n)
+    ]
+    choices[0].followers = choices[1:]
+    return choices[0]

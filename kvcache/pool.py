@@ -1,0 +1,150 @@
+"""Who holds which KV block, which can be taken, and which can be reused by content.
+
+A block's life:
+
+    free, empty --take--> held, writable --seal--> held, sealed (immutable, findable)
+        ^                    |                        |        ^
+        |                 release                  release   share (a prefix hit)
+        |                    v                        v        |
+        +---------------- free, empty          free, cached ---+
+        +------------------evict (oldest first)-------+
+
+Free blocks without content are taken first; cached ones go in least-recently-released order. A
+table is released from its tail, so a child is always older in that order than its parent, and the
+prefix tree is eaten from the leaves.
+
+Everything is O(1) per block and, when nobody listens to events, allocates only the index key.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kvcache.events import BlockRemoved, BlockStored, Listener
+from kvcache.freelist import FreeList
+from kvcache.naming import BlockName, chain, root_name
+from kvcache.prefix import PrefixIndex, Sealed
+
+
+class OutOfBlocks(Exception):  # noqa: N818 - a condition the scheduler handles, not a fault
+    """Fewer blocks are free than were asked for; nothing was taken."""
+
+
+class BlockPool:
+    """Accounting for `num_blocks` KV blocks of `block_size` tokens. Holds no tensor."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._refs = [0] * num_blocks
+        self._free = FreeList(num_blocks)
+        self._index = PrefixIndex()
+        self._names: dict[int, BlockName] = {}  # serial -> name; filled only for a listener
+        self._listener: Listener | None = None
+
+    @property
+    def free(self) -> int:
+        """Blocks that `take` can give: empty or cached, held by nobody."""
+        return len(self._free)
+
+    @property
+    def cached(self) -> int:
+        """Sealed blocks, held or not."""
+        return len(self._index)
+
+    def refs(self, block: int) -> int:
+        """How many tables hold a block."""
+        return self._refs[block]
+
+    def match(self, namespace: bytes, tokens: npt.NDArray[np.int32]) -> list[int]:
+        """The longest run of sealed blocks for the full blocks of `tokens`. Changes nothing."""
+        size = self.block_size
+        hit: list[int] = []
+        parent: int | bytes = namespace
+        for start in range(0, len(tokens) - size + 1, size):
+            block = self._index.find(parent, tokens[start : start + size].tobytes())
+            if block is None:
+                break
+            hit.append(block)
+            parent = self._index.serial(block)
+        return hit
+
+    def idle(self, blocks: Iterable[int]) -> int:
+        """How many of these blocks are held by nobody: sharing them uses up as many free ones."""
+        return sum(self._refs[block] == 0 for block in blocks)
+
+    def share(self, blocks: Iterable[int]) -> None:
+        """Hold blocks that are sealed, or held by another table already."""
+        for block in blocks:
+            if self._refs[block] == 0:
+                self._free.remove(block)
+            self._refs[block] += 1
+
+    def take(self, count: int) -> list[int]:
+        """Hold `count` writable blocks, evicting cached content where needed.
+
+        Raises OutOfBlocks, having taken none, when fewer are free.
+        """
+        if count > len(self._free):
+            raise OutOfBlocks(f"{count} blocks wanted, {len(self._free)} free")
+        return [self._take_one() for _ in range(count)]
+
+    def release(self, table: Sequence[int]) -> None:
+        """Give back one hold on each block of a table, tail first."""
+        for block in reversed(table):
+            self._refs[block] -= 1
+            if self._refs[block] == 0:
+                if block in self._index:
+                    self._free.push_back(block)
+                else:
+                    self._free.push_front(block)
+
+    def seal(self, block: int, parent: int | bytes, tokens: bytes) -> int:
+        """A full block becomes immutable and findable; returns the block to hold from now on.
+
+        `parent` is the held block before it, or the namespace for a first block; `tokens` are its
+        little-endian int32 ids. Where the same content is sealed already, that block is returned,
+        the hold moves there and `block` is released: tables thus hold only blocks whose whole
+        chain is findable, and one copy serves all.
+        """
+        above = parent if isinstance(parent, bytes) else self._index.serial(parent)
+        known = self._index.find(above, tokens)
+        if known is not None:
+            self.share((known,))
+            self.release((block,))
+            return known
+        sealed = self._index.add(block, above, tokens)
+        if self._listener is not None:
+            self._listener(self._stored(sealed))
+        return block
+
+    def clear(self) -> None:
+        """Evict every cached block that nobody holds."""
+        for block in self._free:
+            self._evict(block)
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell `listener` of every sealed block now (parents first), then of each change."""
+        self._listener = listener
+        self._names.clear()
+        for _, sealed in self._index:
+            listener(self._stored(sealed))
+
+    def _take_one(self) -> int:
+        block = self._free.front
+        self._free.remove(block)
+        self._evict(block)
+        self._refs[block] = 1
+        return block
+
+    def _evict(self, block: int) -> None:
+        sealed = self._index.discard(block)
+        if sealed is not None and self._listener is not None:
+            self._listener(BlockRemoved(self._names.pop(sealed.serial)))
+
+    def _stored(self, sealed: Sealed) -> BlockStored:
+        above, tokens = sealed.key
+        parent = root_name(above) if isinstance(above, bytes) else self._names[above]
+        name = self._names[sealed.serial] = chain(parent, tokens)
+        return BlockStored(name, parent, tokens)
