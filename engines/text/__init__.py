@@ -1,0 +1,1 @@
+"""Text tools around an engine, pure: tokenizer, chat template, detokenizer, stop strings."""

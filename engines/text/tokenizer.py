@@ -1,0 +1,159 @@
+"""A model's tokenizer.json: text to tokens and back, exactly as transformers reads it.
+
+What the rest of the text layer relies on:
+
+- A special token spelled out in a text is parsed as that token, as transformers does by default.
+  Chat templates need it; it also means that a user who writes `<|im_end|>` in a message ends that
+  message for the model. Roles come from the dialect's own list, never from the client's text.
+- `special=True` lets the post-processor of tokenizer.json add what it adds (a leading BOS, say).
+  That file alone decides: `add_bos_token` in tokenizer_config.json is ignored, as transformers 5
+  does when tokenizer.json exists. Chat templates write their own BOS, so chats use `False`.
+- Decoding skips special tokens and never "cleans up" spaces.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from engines.errors import ModelRejected
+from engines.text.detokenizer import ByteLevelDetokenizer, Detokenizer, WindowDetokenizer
+from engines.text.model_files import read_object, read_text
+from engines.text.pieces import byte_level_bytes, byte_level_table, fallback_byte
+
+# The names tokenizer_config.json may give; chat templates see them under these names.
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+_REPLACEMENT = "\ufffd"
+_CONTEXT_TOKENS = 8  # enough of a prompt's end to know whether the text goes on or begins
+
+
+class Tokenizer:
+    """Encodes, decodes and describes single tokens. Immutable once made; safe to share."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, named: Mapping[str, str]) -> None:
+        self._backend = backend
+        self.named_tokens = dict(named)
+        self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(self._vocabulary.values(), default=-1)
+        added = backend.get_added_tokens_decoder()
+        self._specials = frozenset(token for token, entry in added.items() if entry.special)
+        self._added = frozenset(added)
+        decoder = json.loads(backend.to_str()).get("decoder") or {}
+        self._byte_level = decoder.get("type") == "ByteLevel"
+        self._bytes = byte_level_table(self._vocabulary, self._specials) if self._byte_level else []
+        self._texts = _whole_texts(self._bytes)
+        self._fallback = (
+            _fallback_bytes(self._vocabulary) if "ByteFallback" in json.dumps(decoder) else {}
+        )
+        self._described: dict[int, tuple[str, bytes]] = {}
+        self.max_token_bytes = max((len(piece.encode()) for piece in self._vocabulary), default=1)
+
+    @classmethod
+    def from_directory(cls, path: Path) -> "Tokenizer":
+        """Load tokenizer.json and the named tokens. Raises `ModelRejected` naming the file."""
+        file = path / "tokenizer.json"
+        source = read_text(file)
+        try:
+            backend = tokenizers.Tokenizer.from_str(source)
+        except Exception as error:  # the library raises bare Exception for every broken file
+            raise ModelRejected(f"{file} is not a tokenizer: {error}") from error
+        backend.no_truncation()
+        backend.no_padding()
+        config = read_object(path / "tokenizer_config.json", required=False)
+        named = _named_tokens(config, path / "tokenizer_config.json")
+        backend.add_special_tokens(
+            [text for text in named.values() if backend.token_to_id(text) is None]
+        )
+        return cls(backend, named)
+
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids that a decode leaves out."""
+        return self._specials
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token spelled exactly so, or None."""
+        return self._vocabulary.get(text)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Tokens of a text; with `special`, also those the post-processor puts around it."""
+        return self._backend.encode(text, add_special_tokens=special).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        return self._backend.decode(list(tokens), skip_special_tokens=True)
+
+    def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        """A fresh incremental decoder; `after` are tokens that the text goes on from."""
+        if self._byte_level:
+            return ByteLevelDetokenizer(self._bytes, self._texts)
+        context = [token for token in after[-_CONTEXT_TOKENS:] if token not in self._specials]
+        return WindowDetokenizer(self.decode, self._specials, self._fallback, context)
+
+    def token_text(self, token: int) -> str:
+        """What one token spells in the middle of a text; half a character is U+FFFD."""
+        return self._describe(token)[0]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The exact bytes one token adds, half a character included."""
+        return self._describe(token)[1]
+
+    def _describe(self, token: int) -> tuple[str, bytes]:
+        known = self._described.get(token)
+        if known is None:
+            known = self._described[token] = self._spell(token)
+        return known
+
+    def _spell(self, token: int) -> tuple[str, bytes]:
+        piece = self._backend.id_to_token(token)
+        if piece is None:
+            return "", b""
+        if token in self._added:
+            return piece, piece.encode()
+        byte = self._fallback.get(token)
+        if self._byte_level or byte is not None:
+            raw = byte_level_bytes(piece) if byte is None else bytes([byte])
+            return raw.decode(errors="replace"), raw
+        # Decoders may strip the very first space, so the token is decoded twice in a row.
+        once, twice = self.decode([token]), self.decode([token, token])
+        text = twice[len(once) :]
+        return text, text.encode()
+
+
+def _named_tokens(config: Mapping[str, object], file: Path) -> dict[str, str]:
+    """bos_token and friends, each a string or an object with its `content`."""
+    named = {}
+    for name in _NAMED:
+        value = config.get(name)
+        text = value.get("content") if isinstance(value, dict) else value
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise ModelRejected(f"{file}: {name} must be a string or an object with `content`")
+        named[name] = text
+    return named
+
+
+def _whole_texts(table: Sequence[bytes]) -> list[str | None]:
+    """The text of each token that is whole characters, None where it holds part of one."""
+    texts: list[str | None] = []
+    for piece in table:
+        text = piece.decode(errors="replace")
+        # A piece that really spells U+FFFD takes the slow way too, and comes out the same.
+        texts.append(None if _REPLACEMENT in text else text)
+    return texts
+
+
+def _fallback_bytes(vocabulary: Mapping[str, int]) -> dict[int, int]:
+    """Token id -> byte for the `<0xE2>` pieces of a byte-fallback vocabulary."""
+    named = ((token, fallback_byte(piece)) for piece, token in vocabulary.items())
+    return {token: byte for token, byte in named if byte is not None}
