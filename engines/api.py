@@ -131,6 +131,7 @@ class EngineLoad:
     preemptions: int = 0
     prefix_hit_tokens: int = 0  # prompt tokens taken from the cache
     prefix_query_tokens: int = 0  # prompt tokens of all admitted requests
+    alive: bool = True  # False once the engine has failed; it will not recover
 
 
 class TokenStream(Protocol):

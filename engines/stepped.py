@@ -1,0 +1,220 @@
+"""Drives a StepRunner with the scheduler in one thread, and hands tokens to the event loop.
+
+    event loop                              engine thread
+    generate, abort --> inbox ------------> take messages
+                                            plan -> launch -> collect -> apply
+    mailboxes <-- one call per step ------- deliver
+
+The thread owns the scheduler and the runner; the loop owns the mailboxes. Between them go only an
+inbox of messages and one `call_soon_threadsafe` per step, whatever the number of streams.
+
+Any exception in the thread ends the engine: every open stream fails once, and nothing more is
+accepted. There is no going on with a broken device or a broken book-keeping.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from engines.api import (
+    EngineInfo,
+    EngineLoad,
+    GenerationRequest,
+    RequestId,
+    TokenEvent,
+)
+from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, Unsupported
+from engines.limits import Limits
+from engines.mailbox import Mailbox
+from engines.needs import needed
+from engines.scheduler import Scheduler, StepOutcome
+from engines.step import StepRunner
+from kvcache.pool import BlockPool
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: RequestId
+    choice: int | None
+
+
+class _Stop:
+    """The last message."""
+
+
+_Message = GenerationRequest | _Abort | _Stop
+_Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
+_STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
+
+
+class SteppedEngine:
+    """The `Engine` port over our own scheduler and any StepRunner.
+
+    `info` and `limits` must agree; `on_death` is called once, on the loop, when the engine fails.
+    """
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        limits: Limits,
+        runner: StepRunner,
+        *,
+        on_death: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._info = info
+        self._limits = limits
+        self._runner = runner
+        self._on_death = on_death
+        self._scheduler = Scheduler(limits, BlockPool(limits.num_blocks, limits.block_size))
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._boxes: dict[RequestId, Mailbox] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._idle: asyncio.Event | None = None  # set while no stream is open
+        self._refusal: _Refusal | None = (EngineUnavailable, "the engine is not started")
+        self._alive = True
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refusal = None
+        self._thread = threading.Thread(target=self._run, name="penstock-engine", daemon=True)
+        self._thread.start()
+
+    def generate(self, request: GenerationRequest) -> Mailbox:
+        if self._refusal is not None:
+            kind, message = self._refusal
+            raise kind(message)
+        self._limits.check(request)
+        missing = needed(request.sampling) - self._info.capabilities
+        if missing:
+            raise Unsupported(
+                f"this engine does not support {', '.join(sorted(missing))}", param=min(missing)
+            )
+        if request.id in self._boxes:
+            raise InvalidRequest("a request with this id is already open", param="id")
+        box = self._boxes[request.id] = Mailbox(request, self._abort)
+        if self._idle is not None:
+            self._idle.clear()
+        self._inbox.put(request)
+        return box
+
+    def load(self) -> EngineLoad:
+        scheduler = self._scheduler
+        counters = scheduler.counters
+        return EngineLoad(
+            running=scheduler.running,
+            waiting=len(scheduler.waiting),
+            waiting_tokens=scheduler.waiting.tokens,
+            blocks_used=scheduler.pool.num_blocks - scheduler.pool.free,
+            blocks_total=scheduler.pool.num_blocks,
+            steps=counters.steps,
+            preemptions=counters.preemptions,
+            prefix_hit_tokens=counters.prefix_hit_tokens,
+            prefix_query_tokens=counters.prefix_query_tokens,
+            alive=self._alive,
+        )
+
+    async def stop(self, grace_s: float) -> None:
+        if self._alive:
+            self._refusal = _STOPPING
+        if self._idle is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace_s)
+        self._fail_all(_STOPPING)
+        if self._thread is not None:
+            self._inbox.put(_Stop())
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+        self._runner.close()
+
+    # -- on the event loop
+
+    def _abort(self, request: GenerationRequest, choice: int | None) -> None:
+        self._inbox.put(_Abort(request.id, choice))
+        self._forget_done(self._boxes.get(request.id))
+
+    def _forget_done(self, box: Mailbox | None) -> None:
+        if box is not None and box.done:
+            self._boxes.pop(box.request.id, None)
+            if not self._boxes and self._idle is not None:
+                self._idle.set()
+
+    def _deliver(self, outcome: StepOutcome) -> None:
+        samples = zip(outcome.sequences, outcome.tokens, strict=True)
+        for index, (sequence, token) in enumerate(samples):
+            box = self._boxes.get(sequence.request.id)
+            if box is None:
+                continue  # closed while the step ran
+            logprobs = outcome.logprobs.get(index)
+            box.push(
+                TokenEvent(
+                    choice=sequence.choice,
+                    tokens=[token],
+                    cached=sequence.cached,
+                    logprobs=None if logprobs is None else [logprobs],
+                    finish=outcome.finishes.get(index),
+                )
+            )
+            self._forget_done(box)
+
+    def _die(self, error: BaseException) -> None:
+        self._refusal = (EngineDied, "the engine failed; see the server log")
+        self._fail_all(self._refusal)
+        if self._on_death is not None:
+            self._on_death(error)
+
+    def _fail_all(self, refusal: _Refusal) -> None:
+        kind, message = refusal
+        boxes, self._boxes = list(self._boxes.values()), {}
+        for box in boxes:
+            self._inbox.put(_Abort(box.request.id, None))
+            box.fail(kind(message))
+        if self._idle is not None:
+            self._idle.set()
+
+    # -- on the engine thread
+
+    def _run(self) -> None:
+        try:
+            while self._take_messages():
+                plan = self._scheduler.plan()
+                result = self._runner.collect(self._runner.launch(plan))
+                self._post(self._deliver, self._scheduler.apply(plan, result))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
+            self._alive = False
+            _log.exception("the engine failed")
+            self._post(self._die, error)
+
+    def _take_messages(self) -> bool:
+        """Take all that has come in; wait for something while there is nothing to do."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._scheduler.has_work)
+            except queue.Empty:
+                return True
+            match message:
+                case GenerationRequest():
+                    self._scheduler.add(message)
+                case _Abort():
+                    self._scheduler.abort(message.request_id, message.choice)
+                case _Stop():
+                    return False
+
+    def _post(self, callback: Callable[[_T], None], value: _T) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and its readers with it
+                self._loop.call_soon_threadsafe(callback, value)
