@@ -1,0 +1,67 @@
+"""The KV blocks of one model as tensors: allocate, copy whole blocks, write rows, gather runs.
+
+One tensor per layer for keys and one for values:
+
+    [num_blocks + 1, kv_heads, block_size, head_dim]
+
+so that one (block, head) *tile* of block_size x head_dim is contiguous, and tile number
+`block * kv_heads + head` addresses it in the flat view [tiles, block_size, head_dim]: a gather of
+any blocks of any heads is one `index_select`, with no transposition afterwards. The last block is
+scratch: padding rows write there, and padded block tables point at it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class KvBlocks:
+    """Keys and values of `layers` layers in `num_blocks` blocks (and one scratch block)."""
+
+    def __init__(  # noqa: PLR0913 - a shape has six sides
+        self,
+        *,
+        layers: int,
+        num_blocks: int,
+        kv_heads: int,
+        block_size: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.scratch = num_blocks
+        self.kv_heads = kv_heads
+        self.block_size = block_size
+        self.head_dim = head_dim
+        shape = (num_blocks + 1, kv_heads, block_size, head_dim)
+        # Zeros, not empty: masked positions are read, and 0 * nan would poison a row.
+        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks (from, to) in every layer; all reads come before all writes."""
+        if not pairs:
+            return
+        device = self._keys[0].device
+        sources, targets = torch.tensor(pairs, dtype=torch.int64).to(device).unbind(1)
+        for cache in (*self._keys, *self._values):
+            cache[targets] = cache[sources]
+
+    def write(
+        self, layer: int, blocks: Tensor, offsets: Tensor, keys: Tensor, values: Tensor
+    ) -> None:
+        """Store rows [rows, kv_heads, head_dim] at int64 [rows] blocks and offsets."""
+        self._keys[layer][blocks, :, offsets] = keys
+        self._values[layer][blocks, :, offsets] = values
+
+    def gather(self, layer: int, tiles: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [segments, kv_heads, tokens, head_dim].
+
+        Tiles are int64 [segments * kv_heads * blocks], the blocks of one head in order.
+        """
+        shape = (segments, self.kv_heads, -1, self.head_dim)
+        flat = (-1, self.block_size, self.head_dim)
+        keys = self._keys[layer].view(flat).index_select(0, tiles).view(shape)
+        values = self._values[layer].view(flat).index_select(0, tiles).view(shape)
+        return keys, values

@@ -1,0 +1,117 @@
+"""Open a local model directory: check, build, load. No network, and no code from the directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import Mxfp4Config
+
+from engines.errors import ModelRejected
+from engines.torch import attention
+from engines.torch.checkpoint import check_weights
+from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to step: `module` computes with paged attention only."""
+
+    module: nn.Module
+    facts: ModelFacts
+    device: torch.device
+    dtype: torch.dtype
+
+
+def open_model(
+    path: Path, *, dtype: str = "auto", device: str = "auto", progress: Progress | None = None
+) -> LoadedModel:
+    """Load the model in `path`, a directory as published on the hub.
+
+    `dtype` is float32, bfloat16 or auto: float32 on the CPU, the checkpoint's on CUDA (float16 is
+    raised to bfloat16, which has the range of float32). `device` is cpu, cuda, cuda:N or auto.
+    `progress` is called with a phase (check, weights, ready) and its fraction of the whole.
+
+    Raises ModelRejected when the directory cannot be served, saying what was found.
+    """
+    report = progress or _ignore
+    report("check", 0.0)
+    facts = read_facts(path)
+    check_weights(path)
+    target = _device(device)
+    kind = _dtype(dtype, facts, target)
+    report("weights", 0.1)
+    module = _load(path, facts, kind).to(target)
+    report("ready", 1.0)
+    return LoadedModel(module.eval().requires_grad_(requires_grad=False), facts, target, kind)
+
+
+def _ignore(_phase: str, _fraction: float) -> None:
+    return None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelRejected(f"device {name!r} is unknown; use cpu, cuda, cuda:N or auto") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelRejected(f"device {name!r} is not supported; use cpu, cuda, cuda:N or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelRejected(f"device {name!r} is not there: {torch.cuda.device_count()} GPUs found")
+    return device
+
+
+def _dtype(name: str, facts: ModelFacts, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        name = "float32"
+        if device.type == "cuda" and facts.dtype in ("bfloat16", "float16"):
+            name = "bfloat16"
+    if name not in ITEM_BYTES:
+        raise ModelRejected(f"dtype {name!r} is not supported; use auto, {', '.join(ITEM_BYTES)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _load(path: Path, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
+    """Build by transformers' native class and read the weights; all of them or none."""
+    _silence()
+    attention.install()
+    options: dict[str, Any] = {}
+    if facts.quantization == "mxfp4":
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    try:
+        module, info = getattr(transformers, facts.architecture).from_pretrained(
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            experts_implementation=None,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # whatever transformers could not do with these files
+        raise ModelRejected(f"{path}: {facts.architecture} could not be loaded: {error}") from error
+    for flaw in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if info.get(flaw):
+            found = sorted(str(key) for key in info[flaw])
+            kind = flaw.replace("_", " ")
+            raise ModelRejected(f"{path}: weights have {len(found)} {kind}, first {found[0]}")
+    loaded: nn.Module = module
+    return loaded
+
+
+def _silence() -> None:
+    """Transformers reports to stderr and draws bars; we report by exception and by `progress`."""
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

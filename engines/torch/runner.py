@@ -1,0 +1,75 @@
+"""The torch step runner: copy blocks, one forward pass over all rows of a plan, sample."""
+
+import numpy as np
+import torch
+
+from engines.step import StepPlan, StepResult
+from engines.torch.attention import Paged
+from engines.torch.batch import Packer
+from engines.torch.kv import KvBlocks
+from engines.torch.loading import LoadedModel
+from engines.torch.sampler import Draw, Sampler
+
+
+class TorchRunner:
+    """A StepRunner over one loaded model, on the model's device.
+
+    Holds `num_blocks` KV blocks (and one scratch block for padding) and the sampling state of
+    `max_lanes` lanes. On the CPU a step is computed in `launch`; on CUDA `launch` only enqueues it.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, *, num_blocks: int, block_size: int, max_lanes: int
+    ) -> None:
+        facts = loaded.facts
+        self._module = loaded.module
+        self._kv: KvBlocks | None = KvBlocks(
+            layers=facts.layers,
+            num_blocks=num_blocks,
+            kv_heads=facts.kv_heads,
+            block_size=block_size,
+            head_dim=facts.head_dim,
+            dtype=loaded.dtype,
+            device=loaded.device,
+        )
+        self._packer = Packer(
+            block_size=block_size,
+            kv_heads=facts.kv_heads,
+            scratch=self._kv.scratch,
+            device=loaded.device,
+        )
+        self._sampler = Sampler(max_lanes=max_lanes, vocab=facts.vocab_size)
+
+    def launch(self, plan: StepPlan) -> Draw:
+        lanes = plan.sample_lanes.astype(np.int64)
+        for start in plan.starts:
+            self._sampler.start(start)
+        with torch.inference_mode():
+            return self._sampler.sample(self.logits(plan), lanes)
+
+    def logits(self, plan: StepPlan) -> torch.Tensor:
+        """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
+        if self._kv is None:
+            raise RuntimeError("the runner is closed")
+        with torch.inference_mode():
+            self._kv.copy_blocks(plan.copies)
+            batch = self._packer.pack(plan)
+            out = self._module(
+                input_ids=batch.tokens,
+                position_ids=batch.positions,
+                use_cache=False,
+                logits_to_keep=batch.logits_rows,
+                paged=Paged(batch, self._kv),
+            )
+            logits: torch.Tensor = out.logits[0, : len(plan.sample_rows)].float()
+            return logits
+
+    def collect(self, ticket: object) -> StepResult:
+        if not isinstance(ticket, Draw):
+            raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
+        with torch.inference_mode():
+            tokens, logprobs = self._sampler.finish(ticket)
+        return StepResult(tokens.astype(np.int32), logprobs)
+
+    def close(self) -> None:
+        self._kv = None
