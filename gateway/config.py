@@ -1,0 +1,111 @@
+"""Settings: the only reader of flags, environment and files. Flags > PENSTOCK_* > YAML > default.
+
+ConfigError is the only failure: one sentence that names the source, the value's place and a hint.
+It never quotes a secret.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from gateway.settings import Settings, setting_fields
+
+ENV_PREFIX = "PENSTOCK_"
+_CONFIG_ENV = "PENSTOCK_CONFIG"
+# Kubernetes gives every pod variables named after each Service: one called "penstock" would
+# otherwise read as settings.
+_SERVICE_LINK = re.compile(r"PENSTOCK_(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
+
+
+class ConfigError(Exception):
+    """A setting is unknown or has an impossible value."""
+
+
+def read_settings(
+    flags: Mapping[str, object],
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the sources. `flags` holds only what was given on the command line."""
+    env = os.environ if environ is None else environ
+    config_path = config or (Path(env[_CONFIG_ENV]) if _CONFIG_ENV in env else None)
+    values = {
+        **_from_yaml(config_path),
+        **_from_env(env),
+        **{name: _parse(name, value, f"--{_dashed(name)}") for name, value in flags.items()},
+    }
+    settings = Settings(**values)
+    _check_exposure(settings)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, raw in env.items():
+        if not variable.startswith(ENV_PREFIX) or variable == _CONFIG_ENV:
+            continue
+        if _SERVICE_LINK.fullmatch(variable) or (variable == "PENSTOCK_PORT" and "://" in raw):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        values[name] = _parse(name, raw, variable)
+    return values
+
+
+def _from_yaml(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    import yaml  # noqa: PLC0415 - 25 ms that a start without a file does not pay
+
+    try:
+        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {config}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config} is not valid YAML") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{config} must hold settings as `name: value` lines")
+    names = {str(key).replace("-", "_"): value for key, value in document.items()}
+    return {name: _parse(name, value, f"{config}: {name}") for name, value in names.items()}
+
+
+def _parse(name: str, value: object, source: str) -> object:
+    known = {entry.name: entry for entry in setting_fields()}
+    if name not in known:
+        raise ConfigError(f"{source}: unknown setting{_hint(name, known)}")
+    try:
+        parsed: object = known[name].metadata["kind"].parse(value)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return parsed
+
+
+def _hint(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _check_exposure(settings: Settings) -> None:
+    if not settings.api_key and not is_loopback(settings.host):
+        raise ConfigError(
+            f"refusing to listen on {settings.host} without an API key: anyone who reaches it could"
+            " use the model; set PENSTOCK_API_KEY (or --api-key), or keep --host 127.0.0.1"
+        )

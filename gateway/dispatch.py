@@ -1,0 +1,142 @@
+"""From a job to its frames: admission, the engine's streams, the renderer, and their ends."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from engines.api import Engine, TokenEvent, TokenStream
+from gateway.admission import Admission, Ticket
+from gateway.exchange import Exchange
+from gateway.merge import Batch, merged
+from gateway.metrics import Metrics
+from openai_compat.job import Job
+
+Clock = Callable[[], float]
+
+
+class Call:
+    """One admitted job while it runs. Iterate `frames` or await `answer`; close it in any case."""
+
+    def __init__(self, job: Job, streams: list[TokenStream], pulse: "Pulse") -> None:
+        self.job = job
+        self._streams = streams
+        self._pulse = pulse
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """The SSE frames of a streaming answer; each item ends on an event boundary."""
+        yield self.job.renderer.begin()
+        async with aclosing(self._rendered()) as rendered:
+            async for frames in rendered:
+                if frames:
+                    yield frames
+        yield self.job.renderer.finish()
+
+    async def answer(self) -> bytes:
+        """The whole answer of a call that does not stream: a fold of the same events."""
+        self.job.renderer.begin()
+        async with aclosing(self._rendered()) as rendered:
+            async for _ in rendered:
+                pass
+        return self.job.renderer.fold()
+
+    async def _rendered(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(merged(self._streams)) as batches:
+            async for batch in batches:
+                self._pulse.beat(batch)
+                yield b"".join(self._render(request, event) for request, event in batch)
+
+    def _render(self, request: int, event: TokenEvent) -> bytes:
+        rendered = self.job.renderer.feed(request, event)
+        for choice in rendered.ended:
+            self._streams[request].end_choice(choice)
+            self._pulse.stopped()
+        return rendered.frames
+
+    async def aclose(self) -> None:
+        """Abort what still runs and give the admission back. Idempotent."""
+        self._pulse.end(self.job)
+        for stream in self._streams:
+            await stream.aclose()
+
+
+class Pulse:
+    """Observes one call: time to first token, gaps, finishes, and its admission ticket."""
+
+    def __init__(self, dispatcher: "Dispatcher", ticket: Ticket, exchange: Exchange) -> None:
+        self._dispatcher = dispatcher
+        self._ticket = ticket
+        self._exchange = exchange
+        self._last: dict[tuple[int, int], float] = {}
+
+    def beat(self, batch: Batch) -> None:
+        now = self._dispatcher.clock()
+        for request, event in batch:
+            if event.tokens:
+                self._observe((request, event.choice), len(event.tokens), now)
+            if event.finish is not None:
+                self._exchange.finishes.append(event.finish.reason.value)
+
+    def _observe(self, choice: tuple[int, int], tokens: int, now: float) -> None:
+        before = self._last.get(choice)
+        self._last[choice] = now
+        if before is not None:
+            self._dispatcher.metrics.token_gap((now - before) / tokens)
+        elif self._exchange.ttft_s is None:
+            self._exchange.ttft_s = now - self._exchange.started
+            self._dispatcher.metrics.first_token(self._exchange.ttft_s)
+            self._dispatcher.admission.first_token(self._ticket)
+
+    def stopped(self) -> None:
+        """A stop string ended a choice."""
+        self._exchange.finishes.append("stop")
+
+    def end(self, job: Job) -> None:
+        usage = job.renderer.usage
+        self._exchange.prompt_tokens = usage.prompt_tokens
+        self._exchange.completion_tokens = usage.completion_tokens
+        self._exchange.cached_tokens = usage.cached_tokens
+        self._dispatcher.release(self._ticket)
+
+
+class Dispatcher:
+    """Starts jobs on the engine within the admission limits."""
+
+    def __init__(
+        self, engine: Engine, admission: Admission, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.admission = admission
+        self.metrics = metrics
+        self.clock = clock
+
+    def check(self) -> None:
+        """Raise Overloaded while there is no room at all, before a body is read."""
+        self.admission.check(self.clock())
+
+    async def start(self, job: Job, exchange: Exchange) -> Call:
+        """Enter the job into the engine. Raises Overloaded or what `generate` raises."""
+        sequences = sum(request.n for request in job.requests)
+        prompt_tokens = sum(len(request.prompt) for request in job.requests)
+        ticket = self.admission.admit(sequences, prompt_tokens, self.clock())
+        self._idle.clear()
+        streams: list[TokenStream] = []
+        try:
+            streams.extend(self._engine.generate(request) for request in job.requests)
+        except BaseException:
+            for stream in streams:
+                await stream.aclose()
+            self.release(ticket)
+            raise
+        return Call(job, streams, Pulse(self, ticket, exchange))
+
+    def release(self, ticket: Ticket) -> None:
+        """Give a call's admission back. Idempotent."""
+        self.admission.release(ticket, self.clock())
+        if not self.admission.sequences:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call is in flight."""
+        await self._idle.wait()

@@ -1,0 +1,99 @@
+"""The outermost layer: request id, canonical path, API key, catch-all, and the log line at the end.
+
+Everything that must hold for every route, known or not, stands here and nowhere else. Access is
+refused by default: a route is public only when its path is listed.
+"""
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.auth import Keyring
+from gateway.exchange import Exchange, Outcome, request_id
+from gateway.logs import log_fault, log_request
+from gateway.metrics import Metrics
+from gateway.replies import error_response
+from openai_compat.errors import Unauthorized
+
+PUBLIC = frozenset({"/livez", "/readyz", "/health"})
+METRICS = "/metrics"
+_API = "/v1"
+
+
+class Edge:
+    """Wraps the application. One exchange per request, opened and closed here."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keyring,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        public: frozenset[str] = PUBLIC,
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._metrics = metrics
+        self._clock = clock
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(request_id(scope["headers"]), scope["method"], self._clock())
+        exchange.attach(scope)
+        self._metrics.begin()
+        try:
+            await self._serve(scope, receive, _tagged(send, exchange), exchange)
+        finally:
+            self._close(scope, exchange)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        scope["path"] = canonical(scope["path"])
+        try:
+            if scope["path"] not in self._public:
+                exchange.salt = self._keys.identify(scope["headers"])
+            await self._app(scope, receive, send)
+        except Unauthorized as refusal:
+            await error_response(refusal)(scope, receive, send)
+        except Exception as error:
+            if exchange.outcome is Outcome.FAILED:
+                raise  # told and logged already; the server cuts the connection
+            log_fault(error, exchange.id)
+            if exchange.status == 0:
+                await error_response(error)(scope, receive, send)
+
+    def _close(self, scope: Scope, exchange: Exchange) -> None:
+        now = self._clock()
+        route = getattr(scope.get("route"), "path", None)
+        exchange.route = route if isinstance(route, str) else exchange.route
+        self._metrics.finish(exchange, now)
+        if exchange.status >= 400 or exchange.route not in {*PUBLIC, METRICS}:
+            log_request(exchange.facts(now))
+
+
+def canonical(path: str) -> str:
+    """One spelling per route: with `/v1` or without, doubled, or with a slash at the end.
+
+    Rewritten, never redirected: SDKs drop the body or the key on a redirect.
+    """
+    path = path.rstrip("/")
+    while path.startswith(f"{_API}{_API}/"):
+        path = path.removeprefix(_API)
+    if path in PUBLIC or path in (METRICS, "", _API) or path.startswith(f"{_API}/"):
+        return path or "/"
+    return f"{_API}{path}"
+
+
+def _tagged(send: Send, exchange: Exchange) -> Send:
+    tag = (b"x-request-id", exchange.id.encode())
+
+    async def tagged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), tag]
+        await send(message)
+
+    return tagged

@@ -1,0 +1,78 @@
+"""One HTTP exchange as the log and the metrics will tell it; filled in while it happens."""
+
+import re
+import secrets
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, cast
+
+_SCOPE_KEY = "penstock.exchange"
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Outcome(StrEnum):
+    """How an exchange ended, beyond its status."""
+
+    ANSWERED = "answered"
+    CLIENT_GONE = "client_gone"  # it closed the connection
+    STALLED = "stalled"  # it stopped reading
+    FAILED = "failed"  # after the first byte: error event and a cut connection
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request by now. Times are seconds of the monotonic clock."""
+
+    id: str
+    method: str
+    started: float
+    call_id: str = ""  # stem of the completion id, when there is a call
+    route: str = "unmatched"  # the pattern, never the path: a label from a closed set
+    salt: bytes = b""
+    status: int = 0
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    ttft_s: float | None = None
+    finishes: list[str] = field(default_factory=list)
+    outcome: Outcome = Outcome.ANSWERED
+
+    def facts(self, now: float) -> dict[str, object]:
+        """The fields of its log line."""
+        facts: dict[str, object] = {
+            "request_id": self.id,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "outcome": self.outcome.value,
+            "duration_s": round(now - self.started, 6),
+        }
+        if self.model:
+            facts |= {
+                "call_id": self.call_id,
+                "model": self.model,
+                "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": self.completion_tokens,
+                "cached_tokens": self.cached_tokens,
+                "ttft_s": None if self.ttft_s is None else round(self.ttft_s, 6),
+                "finish_reasons": self.finishes,
+            }
+        return facts
+
+    def attach(self, scope: MutableMapping[str, Any]) -> None:
+        scope[_SCOPE_KEY] = self
+
+    @staticmethod
+    def of(scope: MutableMapping[str, Any]) -> "Exchange":
+        """The exchange that the edge opened for this scope."""
+        return cast("Exchange", scope[_SCOPE_KEY])
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client's x-request-id when it is harmless in a header and a log, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value.decode()
+    return f"req-{secrets.token_hex(12)}"

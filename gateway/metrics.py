@@ -1,0 +1,117 @@
+"""Every Prometheus metric, in a registry of its own per application."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engines.api import EngineLoad
+from gateway.exchange import Exchange, Outcome
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
+
+_GAUGES = (
+    ("penstock_running_sequences", "Sequences in the running batch", "running"),
+    ("penstock_waiting_requests", "Requests not in the batch yet, or preempted", "waiting"),
+    ("penstock_waiting_tokens", "Prompt tokens that wait to be computed", "waiting_tokens"),
+    ("penstock_kv_blocks_used", "KV blocks held by requests", "blocks_used"),
+    ("penstock_kv_blocks_total", "KV blocks in all", "blocks_total"),
+)
+_COUNTERS = (
+    ("penstock_steps", "Engine steps", "steps"),
+    ("penstock_preemptions", "Sequences preempted to free blocks", "preemptions"),
+    ("penstock_prefix_hit_tokens", "Prompt tokens found in the prefix cache", "prefix_hit_tokens"),
+    ("penstock_prefix_query_tokens", "Prompt tokens looked up in it", "prefix_query_tokens"),
+)
+
+
+class _LoadCollector(Collector):
+    """Asks the engine for its load when scraped, so that no gauge can be stale."""
+
+    def __init__(self, load: Callable[[], EngineLoad]) -> None:
+        self._load = load
+
+    def collect(self) -> Iterator[Metric]:
+        load = self._load()
+        for name, doc, attribute in _GAUGES:
+            yield GaugeMetricFamily(name, doc, value=getattr(load, attribute))
+        for name, doc, attribute in _COUNTERS:
+            yield CounterMetricFamily(name, doc, value=getattr(load, attribute))
+
+
+class Metrics:
+    """What the gateway counts. Labels come from closed sets: routes, statuses, outcomes."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "penstock_requests", "HTTP requests", ["route", "status"], registry=registry
+        )
+        self._duration = Histogram(
+            "penstock_request_seconds",
+            "From first byte in to last byte out",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._aborts = Counter(
+            "penstock_aborts", "Calls that ended early, by cause", ["cause"], registry=registry
+        )
+        self._prompt = Counter("penstock_prompt_tokens", "Prompt tokens served", registry=registry)
+        self._generated = Counter("penstock_generated_tokens", "Tokens sent", registry=registry)
+        self._cached = Counter(
+            "penstock_cached_tokens", "Prompt tokens not computed again", registry=registry
+        )
+        self._ttft = Histogram(
+            "penstock_time_to_first_token_seconds",
+            "From request to first token",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._gap = Histogram(
+            "penstock_inter_token_seconds",
+            "Between tokens of one choice",
+            buckets=_GAP_SECONDS,
+            registry=registry,
+        )
+        self._in_flight = Gauge("penstock_requests_in_flight", "Open requests", registry=registry)
+        Info("penstock_build", "What is running", registry=registry).info({"version": version})
+
+    def watch(self, load: Callable[[], EngineLoad]) -> None:
+        """Export an engine's load from now on."""
+        self.registry.register(_LoadCollector(load))
+
+    def begin(self) -> None:
+        self._in_flight.inc()
+
+    def finish(self, exchange: Exchange, now: float) -> None:
+        """Count a request that has ended."""
+        self._in_flight.dec()
+        self._requests.labels(exchange.route, str(exchange.status)).inc()
+        self._duration.labels(exchange.route).observe(now - exchange.started)
+        if exchange.outcome is not Outcome.ANSWERED:
+            self._aborts.labels(exchange.outcome.value).inc()
+        self._prompt.inc(exchange.prompt_tokens)
+        self._generated.inc(exchange.completion_tokens)
+        self._cached.inc(exchange.cached_tokens)
+
+    def first_token(self, seconds: float) -> None:
+        self._ttft.observe(seconds)
+
+    def token_gap(self, seconds: float) -> None:
+        self._gap.observe(seconds)
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""The HTTP side: bodies in, answers and token streams out."""

@@ -1,0 +1,95 @@
+"""From an HTTP request to a running call and its response: the steps of every generating route."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request, Response
+
+from gateway.dispatch import Call
+from gateway.exchange import Exchange
+from gateway.lifecycle import Lifecycle, Serving
+from gateway.replies import json_response
+from gateway.rest.body import BodyReader
+from gateway.rest.client_watch import ClientWatch
+from gateway.rest.sse import Pace, TokenStreamResponse
+from openai_compat.body import parse_body
+from openai_compat.fields import requested_model
+from openai_compat.job import Job
+from openai_compat.models import find
+from openai_compat.served import CallContext, ServedModel
+
+Lower = Callable[[dict[str, Any], ServedModel, CallContext], Job]
+
+# Larger bodies are parsed and tokenised off the loop: 1 MiB of text takes about half a second.
+_INLINE_BYTES = 8192
+_LOWERING_THREADS = 2
+_NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MAX_NAMED = 32
+
+
+class CallRunner:
+    """Turns a request into a response with one lowering function per route."""
+
+    def __init__(self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace) -> None:
+        self._lifecycle = lifecycle
+        self._reader = reader
+        self._pace = pace
+        self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
+
+    async def run(self, request: Request, lower: Lower) -> Response:
+        """Every refusal happens in here, before the first byte of an answer."""
+        serving = self._lifecycle.serving()
+        serving.dispatcher.check()
+        raw = await self._reader.read(request.headers, request.receive)
+        exchange = Exchange.of(request.scope)
+        job = await self._lowered(raw, serving, exchange, lower)
+        # Lowering may have waited for a thread: the engine may be draining by now.
+        call = await self._lifecycle.serving().dispatcher.start(job, exchange)
+        headers = _notes(job)
+        if job.stream:
+            return TokenStreamResponse(call, self._pace, headers)
+        return json_response(await _answer(call, request), headers=headers)
+
+    async def _lowered(self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lower) -> Job:
+        exchange.call_id = secrets.token_hex(12)
+        context = CallContext(
+            # Never the client's x-request-id: two calls may carry the same one.
+            id=exchange.call_id,
+            now=int(datetime.now(UTC).timestamp()),
+            seed=secrets.randbits(63),
+            cache_salt=exchange.salt,
+        )
+
+        def parse_and_lower() -> Job:
+            body = parse_body(raw)
+            model = find(serving.models, requested_model(body))
+            exchange.model = model.name
+            return lower(body, model, context)
+
+        if len(raw) <= _INLINE_BYTES:
+            return parse_and_lower()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, parse_and_lower)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _answer(call: Call, request: Request) -> bytes:
+    try:
+        async with ClientWatch(request.receive):
+            return await call.answer()
+    finally:
+        await call.aclose()
+
+
+def _notes(job: Job) -> dict[str, str]:
+    # Names come from the client: only what is harmless in a header is repeated.
+    named = [name for name in job.ignored if _NAMEABLE.fullmatch(name)][:_MAX_NAMED]
+    return {"x-ignored-params": ", ".join(named)} if named else {}

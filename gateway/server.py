@@ -1,0 +1,94 @@
+"""The HTTP server process: listening socket, signals, graceful drain, exit code."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.connection import BoundedConnection, ConnectionLimits
+from gateway.settings import Settings
+
+_log = logging.getLogger("penstock.server")
+_CLOSE_WITHIN_S = 5
+_KEEP_ALIVE_S = 75  # above the idle time of common proxies, so that they close first
+_BACKLOG = 2048
+
+
+class PortTaken(Exception):  # noqa: N818 - what the operator must know
+    """The address cannot be listened on; says why."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before anything heavy is imported: a taken port is told in milliseconds."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.set_inheritable(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but the first signal drains before anything closes, and a drained exit is 0."""
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, drain: Callable[[], Awaitable[None]]
+    ) -> None:
+        limits = ConnectionLimits(settings.max_connections, settings.header_timeout_s)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=partial(BoundedConnection, limits=limits),  # type: ignore[arg-type]
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+                backlog=_BACKLOG,
+            )
+        )
+        self._drain = drain
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.exit_code = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """First signal: drain. Second: leave now."""
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self.begin_exit)
+
+    def begin_exit(self, exit_code: int = 0) -> None:
+        """Drain, then end. Called again it ends at once. On the event loop only."""
+        self.exit_code = max(self.exit_code, exit_code)
+        if self._draining is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._draining = asyncio.get_running_loop().create_task(self._drain_and_exit())
+
+    async def _drain_and_exit(self) -> None:
+        _log.info("draining")
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._drain()
+        finally:
+            self.should_exit = True

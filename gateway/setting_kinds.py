@@ -1,0 +1,135 @@
+"""Parsers of setting values: one `Kind` per shape, the same for flags, environment and YAML."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
+_SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a raw value becomes a setting. `parse` raises ValueError with words for an operator."""
+
+    parse: Callable[[object], object]
+    metavar: str
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that no repr, str or log ever shows."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
+
+
+def number(low: int, high: int) -> Kind:
+    """A whole number in [low, high]."""
+
+    def parse(raw: object) -> int:
+        if isinstance(raw, bool) or not re.fullmatch(r"-?\d{1,18}", str(raw).strip()):
+            raise ValueError("must be a whole number")
+        return int(_within(int(str(raw)), low, high))
+
+    return Kind(parse, "N")
+
+
+def seconds(low: float, high: float) -> Kind:
+    """A finite duration in [low, high] seconds."""
+
+    def parse(raw: object) -> float:
+        if isinstance(raw, bool):
+            raise ValueError("must be a number of seconds")  # noqa: TRY004 - one error type here
+        try:
+            value = float(str(raw))
+        except ValueError:
+            raise ValueError("must be a number of seconds") from None
+        if not math.isfinite(value):
+            raise ValueError("must be a finite number of seconds")
+        return _within(value, low, high)
+
+    return Kind(parse, "SECONDS")
+
+
+def byte_count(low: int = 0) -> Kind:
+    """A size: bytes, or with a binary unit as in 512MiB or 4G."""
+
+    def parse(raw: object) -> int:
+        match = None if isinstance(raw, bool) else _SIZE.fullmatch(str(raw).strip())
+        if match is None:
+            raise ValueError("must be a size such as 4GiB, 512MiB or 1048576")
+        return int(_within(int(float(match[1]) * _SCALE[match[2].upper()]), low, 1 << 50))
+
+    return Kind(parse, "SIZE")
+
+
+def choice(*allowed: str) -> Kind:
+    """One of a closed set of words."""
+
+    def parse(raw: object) -> str:
+        if str(raw) not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return str(raw)
+
+    return Kind(parse, "|".join(allowed))
+
+
+def flag() -> Kind:
+    """A yes or no."""
+
+    def parse(raw: object) -> bool:
+        word = str(raw).lower()
+        if word not in _TRUE + _FALSE:
+            raise ValueError("must be true or false")
+        return word in _TRUE
+
+    return Kind(parse, "BOOL")
+
+
+def path() -> Kind:
+    """A path of this machine; empty is refused, so a blank variable is not the current folder."""
+
+    def parse(raw: object) -> Path:
+        if not isinstance(raw, str | Path) or not str(raw):
+            raise ValueError("must be a path")
+        return Path(raw).expanduser()
+
+    return Kind(parse, "PATH")
+
+
+def texts() -> Kind:
+    """One or several words: a list, or separated by commas."""
+    return Kind(_words, "NAME", many=True)
+
+
+def secrets() -> Kind:
+    """One or several secrets: a list, or separated by commas."""
+
+    def parse(raw: object) -> tuple[Secret, ...]:
+        words = _words(raw)
+        if any(not word.isascii() or not word.isprintable() or " " in word for word in words):
+            raise ValueError("a key holds printable ASCII without spaces")
+        return tuple(Secret(word) for word in words)
+
+    return Kind(parse, "KEY", many=True)
+
+
+def _words(raw: object) -> tuple[str, ...]:
+    parts = raw if isinstance(raw, list | tuple) else str(raw).split(",")
+    words = tuple(str(part).strip() for part in parts)
+    if not words or not all(words):
+        raise ValueError("must not be empty")
+    return words
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError(f"must be between {low} and {high}, not {value}")
+    return value

@@ -1,0 +1,135 @@
+"""Every setting, once: its default, unit, help and parser.
+
+The command line, the environment names and docs/configuration.md are derived from these fields.
+A new one needs a user who must change it and a default that is right for everyone else.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gateway.setting_kinds import (
+    Kind,
+    Secret,
+    byte_count,
+    choice,
+    flag,
+    number,
+    path,
+    seconds,
+    secrets,
+    texts,
+)
+
+
+def _setting(default: Any, kind: Kind, doc: str, *, group: str, unit: str = "") -> Any:
+    return field(default=default, metadata={"kind": kind, "doc": doc, "group": group, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator may choose. Values are final: nothing below reads another source."""
+
+    model_dir: Path | None = _setting(  # noqa: RUF009 - frozen values, made once
+        None,
+        path(),
+        "Model directory as published on the hub; none: the bundled demo",
+        group="model",
+    )
+    served_model_name: tuple[str, ...] = _setting(
+        (),
+        texts(),
+        "Name clients ask for; given again: aliases (default: directory)",
+        group="model",
+    )
+    engine: str = _setting(
+        "torch",
+        choice("torch", "ledger"),
+        "What computes tokens; ledger has no model",
+        group="model",
+    )
+    dtype: str = _setting(
+        "auto", choice("auto", "float32", "bfloat16"), "Weights and KV precision", group="model"
+    )
+    device: str = _setting("auto", choice("auto", "cpu", "cuda"), "Where it runs", group="model")
+    max_running: int = _setting(
+        32, number(1, 4096), "Sequences computed in one step", group="capacity", unit="sequences"
+    )
+    max_context: int = _setting(
+        0,
+        number(0, 1 << 24),
+        "Prompt + output; 0: the model's own",
+        group="capacity",
+        unit="tokens",
+    )
+    block_size: int = _setting(
+        16, number(1, 1024), "Tokens in one KV block", group="capacity", unit="tokens"
+    )
+    kv_cache_memory: int = _setting(
+        0, byte_count(), "Memory of the KV cache; 0: a quarter of what is free, at most 4 GiB",
+        group="capacity", unit="bytes",
+    )  # fmt: skip
+    max_step_tokens: int = _setting(
+        512, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
+        unit="tokens",
+    )  # fmt: skip
+    max_queued_requests: int = _setting(
+        256, number(0, 1 << 20), "Sequences that may wait beyond the running ones",
+        group="capacity", unit="sequences",
+    )  # fmt: skip
+    max_queued_tokens: int = _setting(
+        262_144, number(1, 1 << 30), "Prompt tokens that may wait for their first token",
+        group="capacity", unit="tokens",
+    )  # fmt: skip
+    host: str = _setting(
+        "127.0.0.1", Kind(str, "HOST"), "Address to bind; other than loopback needs an API key",
+        group="server",
+    )  # fmt: skip
+    port: int = _setting(8000, number(0, 65535), "TCP port; 0: any free one", group="server")
+    api_key: tuple[Secret, ...] = _setting(
+        (), secrets(), "Key a client must send; repeat for several", group="server"
+    )
+    metrics_public: bool = _setting(
+        default=False,
+        kind=flag(),
+        doc="Serve /metrics without an API key",
+        group="server",
+    )
+    max_connections: int = _setting(
+        4096, number(1, 1 << 20), "Open client connections", group="server", unit="connections"
+    )
+    header_timeout_s: float = _setting(
+        10.0, seconds(0.1, 3600), "A request head must be complete in", group="server", unit="s"
+    )
+    body_timeout_s: float = _setting(
+        30.0, seconds(0.1, 3600), "A request body must be complete in", group="server", unit="s"
+    )
+    max_body_bytes: int = _setting(
+        2 << 20, byte_count(low=1024), "Largest request body", group="server", unit="bytes"
+    )
+    sse_keepalive_s: float = _setting(
+        15.0,
+        seconds(0, 3600),
+        "Comment on an idle stream after; 0: never",
+        group="server",
+        unit="s",
+    )
+    write_stall_s: float = _setting(
+        60.0,
+        seconds(0.1, 3600),
+        "A reader that takes nothing is cut after",
+        group="server",
+        unit="s",
+    )
+    drain_timeout_s: float = _setting(
+        30.0, seconds(0, 3600), "Running requests may end within, after SIGTERM", group="server",
+        unit="s",
+    )  # fmt: skip
+    log_level: str = _setting(
+        "info", choice("debug", "info", "warning", "error"), "Least severity logged", group="server"
+    )
+
+
+def setting_fields() -> tuple[Field[Any], ...]:
+    """The settings in the order of the reference."""
+    return fields(Settings)
