@@ -182,6 +182,7 @@ def check_plan(plan: StepPlan) -> None:
         "a segment without rows": bool((np.diff(plan.row_starts) < 1).any()),
         "rows and row_starts disagree": plan.rows != (plan.row_starts[-1] if plan.segments else 0),
         "a slot written twice": len(np.unique(plan.write_slots)) != plan.rows,
+        "a block copied to twice": len({to for _, to in plan.copies}) != len(plan.copies),
         "a lane sampled twice": len(np.unique(plan.sample_lanes)) != len(plan.sample_lanes),
         "tables and table_starts disagree": len(plan.tables) != plan.table_starts[-1],
         "positions do not follow past": not np.array_equal(plan.positions, _positions(plan)),

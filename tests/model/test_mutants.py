@@ -1,0 +1,246 @@
+"""Seeded bugs: the model-based tests must catch each of them, or they prove little."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from engines import scheduler as scheduling
+from engines.lanes import Lanes
+from engines.plan_writer import PlanWriter
+from engines.scheduler import Scheduler
+from engines.waiting import WaitingLine
+from kvcache.pool import BlockPool
+from tests.support.hit_rate import observed_hits, owed_hits
+from tests.support.machine import SchedulerMachine
+
+_real = {
+    (owner, name): getattr(owner, name)
+    for owner, name in [
+        (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
+        (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Scheduler, "_seal"),
+        (Scheduler, "abort"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
+        (Lanes, "bind"), (Lanes, "unbind"), (PlanWriter, "run"), (PlanWriter, "plan"),
+        (WaitingLine, "push"),
+    ]
+}  # fmt: skip
+
+
+def _seal_without_parent(pool, block, parent, tokens):
+    return _real[BlockPool, "seal"](pool, block, b"", tokens)
+
+
+def _seal_leaks_a_duplicate(pool, block, parent, tokens):
+    refs = pool._refs[block]
+    kept = _real[BlockPool, "seal"](pool, block, parent, tokens)
+    if kept != block and refs == 1:
+        pool._free.remove(block)
+        pool._refs[block] = 1
+    return kept
+
+
+def _release_head_first(pool, table):
+    _real[BlockPool, "release"](pool, list(reversed(table)))
+
+
+def _release_twice_shared(pool, table):
+    _real[BlockPool, "release"](pool, [b for b in table if pool._refs[b] == 1 or b % 2])
+
+
+def _match_one_too_few(pool, namespace, tokens):
+    return _real[BlockPool, "match"](pool, namespace, tokens)[:-1]
+
+
+def _match_any_salt(pool, namespace, tokens):
+    return _real[BlockPool, "match"](pool, b"", tokens)
+
+
+def _share_leaves_it_free(pool, blocks):
+    for block in blocks:
+        pool._refs[block] += 1
+
+
+def _evict_nothing(pool, block):
+    return None
+
+
+def _clear_also_held(pool):
+    for block, _ in list(pool._index):
+        pool._evict(block)
+
+
+def _part_without_copy_on_write(scheduler, leader):
+    followers = list(leader.followers)
+    _real[Scheduler, "_part"](scheduler, leader)
+    for sequence in [leader, *followers]:
+        scheduler._lanes.forked[sequence.lane] = False
+
+
+def _part_without_sharing(scheduler, leader):
+    share, scheduler.pool.share = scheduler.pool.share, lambda blocks: None
+    try:
+        _real[Scheduler, "_part"](scheduler, leader)
+    finally:
+        scheduler.pool.share = share
+
+
+def _copies_are_lost(writer, copies, starts):
+    return _real[PlanWriter, "plan"](writer, [], starts)
+
+
+def _victim_keeps_its_blocks(scheduler, sequence):
+    release, scheduler.pool.release = scheduler.pool.release, lambda table: None
+    try:
+        _real[Scheduler, "_leave"](scheduler, sequence)
+    finally:
+        scheduler.pool.release = release
+
+
+def _oldest_is_preempted(sequence):
+    return (-sequence.request.priority, -sequence.arrival, sequence.choice)
+
+
+def _preempted_goes_to_the_back(line, sequence):
+    admitted, sequence.admitted = sequence.admitted, False
+    _real[WaitingLine, "push"](line, sequence)
+    sequence.admitted = admitted
+
+
+def _youngest_first(line, sequence):
+    arrival, sequence.arrival = sequence.arrival, -sequence.arrival
+    _real[WaitingLine, "push"](line, sequence)
+    sequence.arrival = arrival
+
+
+def _hit_covers_the_last_token(scheduler, sequence):
+    return scheduler.pool.match(sequence.namespace, sequence.log)
+
+
+def _hit_leaves_one_token(scheduler, sequence):
+    return scheduler.pool.match(sequence.namespace, sequence.log[:-1])
+
+
+def _hit_is_counted_twice(scheduler, head):
+    admitted = _real[Scheduler, "_admit"](scheduler, head)
+    if admitted and head.cached:
+        head.cached += 1
+    return admitted
+
+
+def _chunk_leaves_one(left, budget):
+    return min(left, budget)
+
+
+def _replay_as_a_chunk(scheduler, lane, start, count):
+    if count:
+        scheduler._writer.run(lane, start, count)
+    return count
+
+
+def _seals_a_partial_block(scheduler, advanced):
+    scheduler._lanes.computed[advanced] += 1
+    _real[Scheduler, "_seal"](scheduler, advanced)
+    scheduler._lanes.computed[advanced] -= 1
+
+
+def _never_seals(scheduler, advanced):
+    return None
+
+
+def _abort_ends_all_choices(scheduler, request_id, choice=None):
+    _real[Scheduler, "abort"](scheduler, request_id)
+
+
+def _abort_forgets_the_line(scheduler, request_id, choice=None):
+    if any(each.lane >= 0 for each in scheduler._open.get(request_id, [])):
+        _real[Scheduler, "abort"](scheduler, request_id, choice)
+
+
+def _stops_are_never_uncounted(lanes, sequence):
+    stops = lanes.stops.copy()
+    table = _real[Lanes, "unbind"](lanes, sequence)
+    lanes.stops[:] = stops
+    return table
+
+
+def _limit_off_by_one(lanes, sequence):
+    lane = _real[Lanes, "bind"](lanes, sequence)
+    lanes.limit[lane] += 1
+    return lane
+
+
+def _log_loses_its_last_token(lanes, sequence):
+    table = _real[Lanes, "unbind"](lanes, sequence)
+    if len(sequence.log) > sequence.prompt_len:
+        sequence.log = sequence.log[:-1]
+    return table
+
+
+def _past_is_ignored(writer, lane, start, count):
+    _real[PlanWriter, "run"](writer, lane, 0, count)
+
+
+def _head_that_fits_is_left(scheduler, head):
+    if scheduler._running and scheduler.pool.free < scheduler.pool.num_blocks // 2:
+        return False
+    return _real[Scheduler, "_admit"](scheduler, head)
+
+
+MUTANTS = {
+    "a block is sealed without its parent": (BlockPool, "seal", _seal_without_parent),
+    "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
+    "a table is released head first": (BlockPool, "release", _release_head_first),
+    "a shared block is sometimes not released": (BlockPool, "release", _release_twice_shared),
+    "matching stops one block early": (BlockPool, "match", _match_one_too_few),
+    "matching ignores the salt": (BlockPool, "match", _match_any_salt),
+    "a shared block stays in the free list": (BlockPool, "share", _share_leaves_it_free),
+    "a taken block stays findable": (BlockPool, "_evict", _evict_nothing),
+    "clearing forgets held blocks": (BlockPool, "clear", _clear_also_held),
+    "siblings write into one block": (Scheduler, "_part", _part_without_copy_on_write),
+    "siblings do not hold what they share": (Scheduler, "_part", _part_without_sharing),
+    "copies are lost": (PlanWriter, "plan", _copies_are_lost),
+    "who leaves keeps its blocks": (Scheduler, "_leave", _victim_keeps_its_blocks),
+    "the oldest is preempted": (scheduling, "_seniority", _oldest_is_preempted),
+    "the preempted go to the back": (WaitingLine, "push", _preempted_goes_to_the_back),
+    "the youngest goes first": (WaitingLine, "push", _youngest_first),
+    "a hit covers the last token": (Scheduler, "_hit", _hit_covers_the_last_token),
+    "a hit leaves a chunk of one token": (Scheduler, "_hit", _hit_leaves_one_token),
+    "cached tokens are miscounted": (Scheduler, "_admit", _hit_is_counted_twice),
+    "a chunk leaves one token behind": (scheduling, "_chunk", _chunk_leaves_one),
+    "output is recomputed as a chunk": (Scheduler, "_replay", _replay_as_a_chunk),
+    "a partial block is sealed": (Scheduler, "_seal", _seals_a_partial_block),
+    "nothing is ever sealed": (Scheduler, "_seal", _never_seals),
+    "ending one choice ends all": (Scheduler, "abort", _abort_ends_all_choices),
+    "an abort forgets the line": (Scheduler, "abort", _abort_forgets_the_line),
+    "stop tokens stay counted": (Lanes, "unbind", _stops_are_never_uncounted),
+    "one token too many": (Lanes, "bind", _limit_off_by_one),
+    "a preempted sequence loses a token": (Lanes, "unbind", _log_loses_its_last_token),
+    "a chunk starts from zero again": (PlanWriter, "run", _past_is_ignored),
+    "a head that fits is left waiting": (Scheduler, "_admit", _head_that_fits_is_left),
+}
+
+_HUNT = settings(
+    max_examples=400,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
+_PROMPTS = [[0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 2, 2], [0, 1, 2, 0, 1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_seeded_bug_is_caught(name, monkeypatch):
+    """Each bug breaks an invariant, the text, or the hit-rate floor."""
+    owner, attribute, bug = MUTANTS[name]
+    monkeypatch.setattr(owner, attribute, bug)
+    with pytest.raises(Exception, match=".*"):  # noqa: PT011 - any failure is a catch
+        _hunt()
+
+
+def _hunt():
+    hits, answers = observed_hits(_PROMPTS)
+    assert hits == owed_hits(_PROMPTS, answers)
+    run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

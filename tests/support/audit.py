@@ -1,0 +1,49 @@
+"""Book-keeping checks over pool and scheduler: the invariants that must hold between any two calls."""
+
+from collections import Counter
+
+from engines.scheduler import Scheduler
+from kvcache.pool import BlockPool
+
+
+def audit_pool(pool: BlockPool, tables: dict) -> None:
+    """Every block is accounted for exactly once; the index is whole (I1, I2, I5)."""
+    held = Counter(block for table in tables.values() for block in table)
+    free = list(pool._free)
+    assert len(free) == len(set(free)) == pool.free, "a block is linked twice"
+    for block in range(pool.num_blocks):
+        assert pool.refs(block) == held[block], f"block {block}: {pool.refs(block)} refs"
+        assert (held[block] == 0) == (block in set(free)), f"block {block} is lost"
+    serials = {sealed.serial: block for block, sealed in pool._index}
+    for block, sealed in pool._index:
+        parent, tokens = sealed.key
+        assert pool._index.find(parent, tokens) == block, "index and content disagree"
+        assert isinstance(parent, bytes) or parent in serials, "a parent is gone before its child"
+    order = {block: place for place, block in enumerate(free)}
+    for block, sealed in pool._index:
+        parent = sealed.key[0]
+        if not isinstance(parent, bytes) and block in order and serials[parent] in order:
+            assert order[block] < order[serials[parent]], "a parent would be evicted first"
+
+
+def audit_scheduler(scheduler: Scheduler) -> None:
+    """The pool's audit, and no block shared across salts (I4)."""
+    tables = scheduler.tables()
+    audit_pool(scheduler.pool, tables)
+    owner = {}
+    for sequence in scheduler._running:
+        for block in tables[sequence.request.id, sequence.choice]:
+            assert owner.setdefault(block, sequence.namespace) == sequence.namespace
+    assert scheduler.waiting.tokens == sum(len(entry[-1].log) for entry in scheduler.waiting._heap)
+
+
+def assert_quiet(scheduler: Scheduler) -> None:
+    """With no requests nothing is held, and nothing is remembered of the past (I13)."""
+    assert scheduler.pool.free == scheduler.pool.num_blocks
+    assert scheduler.running == len(scheduler.waiting) == scheduler.waiting.tokens == 0
+    assert not scheduler._open
+    assert not scheduler._running
+    lanes = scheduler._lanes
+    assert not lanes.stops.any()
+    assert not any(lanes._occupant)
+    assert not lanes.running.any()

@@ -1,0 +1,46 @@
+"""What the prefix cache owes when nothing was evicted: a naive set of prefixes says it."""
+
+from engines.api import GenerationRequest, RequestId, Sampling
+from engines.ledger import LedgerRunner
+from engines.limits import Limits
+from engines.scheduler import Scheduler
+from kvcache.pool import BlockPool
+
+_SIZE = 3
+
+
+def owed_hits(prompts: list[list[int]], answers: list[list[int]]) -> list[int]:
+    """Cached tokens each prompt is owed when they run one after another."""
+    seen: set[tuple[int, ...]] = set()
+    owed = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        blocks = 0
+        while tuple(prompt[: (blocks + 1) * _SIZE]) in seen and (blocks + 1) * _SIZE < len(prompt):
+            blocks += 1
+        if len(prompt) - blocks * _SIZE == 1 and blocks:
+            blocks -= 1  # the rule against one-token chunks gives one block up
+        owed.append(blocks * _SIZE)
+        computed = [*prompt, *answer][:-1]  # the last token was sampled, never computed
+        seen |= {tuple(computed[:end]) for end in range(_SIZE, len(computed) + 1, _SIZE)}
+    return owed
+
+
+def observed_hits(
+    prompts: list[list[int]], *, pool_class=BlockPool, scheduler_class=Scheduler
+) -> tuple[list[int], list[list[int]]]:
+    """(cached tokens, answer) of each prompt, run one after another in a pool that holds all."""
+    limits = Limits(64, 4, 16, _SIZE, 500, 50)
+    scheduler = scheduler_class(limits, pool_class(500, _SIZE))
+    runner = LedgerRunner(500, _SIZE, vocab_size=50)
+    hits, answers = [], []
+    for number, prompt in enumerate(prompts):
+        request = GenerationRequest(RequestId(str(number)), tuple(prompt), Sampling(4))
+        scheduler.add(request)
+        answers.append([])
+        while scheduler.has_work:
+            plan = scheduler.plan()
+            outcome = scheduler.apply(plan, runner.collect(runner.launch(plan)))
+            answers[-1] += outcome.tokens
+            cached = [sequence.cached for sequence in outcome.sequences]
+        hits.append(cached[-1])
+    return hits, answers

@@ -1,0 +1,256 @@
+"""A Hypothesis state machine that drives the scheduler over the ledger and checks I1 to I13.
+
+The ledger says what each request must answer, from its tokens alone; the machine submits, steps,
+aborts and clears in any order and compares. See docs/testing.md for the list of invariants.
+"""
+
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from engines.api import Finish, FinishReason, GenerationRequest, RequestId, Sampling
+from engines.errors import InvalidRequest
+from engines.ledger import LedgerRunner, check_plan, ledger_tokens
+from engines.limits import Limits
+from engines.scheduler import Scheduler
+from engines.step import StepPlan
+from kvcache.pool import BlockPool
+from tests.support.audit import assert_quiet, audit_scheduler
+
+VOCAB = 50
+
+# Few stems, so that prefixes are shared, part midway, and come back after eviction.
+prompts = st.builds(
+    lambda stem, length, tail: [*stem[:length], *tail],
+    st.sampled_from([(0, 1, 2, 0, 1, 1, 2, 0, 0, 1), (0, 1, 2, 2, 2, 2, 2, 2)]),
+    st.integers(0, 10),
+    st.lists(st.integers(0, 2), min_size=1, max_size=5),
+)
+samplings = st.builds(
+    Sampling,
+    max_tokens=st.integers(1, 9),
+    seed=st.integers(0, 3),
+    temperature=st.sampled_from([0.0, 1.0]),
+    min_tokens=st.integers(0, 3),
+    stop_tokens=st.frozensets(st.integers(0, VOCAB - 1), max_size=6),
+)
+
+
+@dataclass
+class Tracked:
+    """What the machine knows of one open request."""
+
+    request: GenerationRequest
+    arrival: int
+    step: int
+    want: list[list[int]]
+    got: list[list[int]]
+    cached: set[int] = field(default_factory=set)
+    open: set[int] = field(default_factory=set)
+    admitted: bool = False
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Rules are what a driver may do; `pool_class` and `scheduler_class` are there for mutants."""
+
+    pool_class = BlockPool
+    scheduler_class = Scheduler
+    live = Bundle("live")
+
+    @initialize(
+        size=st.integers(1, 4),
+        blocks=st.integers(5, 16),
+        width=st.integers(1, 5),
+        spare=st.integers(4, 14),
+        ageing=st.sampled_from([1, 8]),
+    )
+    def build(self, size, blocks, width, spare, ageing):
+        self.limits = Limits(
+            max_context=24,
+            max_running=width,
+            tokens_per_step=width + spare,
+            block_size=size,
+            num_blocks=blocks,
+            vocab_size=VOCAB,
+            ageing_steps=ageing,
+        )
+        self.scheduler = self.scheduler_class(self.limits, self.pool_class(blocks, size))
+        self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB)
+        self.tracked: dict[str, Tracked] = {}
+        self.count = 0
+
+    @rule(
+        target=live,
+        prompt=prompts,
+        sampling=samplings,
+        n=st.sampled_from([1, 1, 1, 2, 3]),
+        priority=st.integers(-1, 1),
+        salt=st.sampled_from([b"", b"", b"other"]),
+    )
+    def add(self, prompt, sampling, n, priority, salt):
+        rid = RequestId(f"r{self.count}")
+        request = GenerationRequest(rid, tuple(prompt), sampling, n, priority, salt)
+        try:
+            self.limits.check(request)
+        except InvalidRequest:
+            return rid  # refused: nothing of it may be seen again
+        want = [
+            ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice) for choice in range(n)
+        ]
+        steps = self.scheduler.counters.steps
+        tracked = Tracked(request, self.count, steps, want, [[] for _ in range(n)])
+        tracked.open = set(range(n))
+        self.tracked[rid] = tracked
+        self.count += 1
+        self.scheduler.add(request)
+        return rid
+
+    @rule(rid=live, choice=st.sampled_from([None, None, 0, 1]))
+    def abort(self, rid, choice):
+        self.scheduler.abort(rid, choice)
+        tracked = self.tracked.get(rid)
+        if tracked is not None:
+            tracked.open -= set(tracked.open) if choice is None else {choice}
+            if not tracked.open:
+                del self.tracked[rid]
+                line = [entry[-1].request.id for entry in self.scheduler.waiting._heap]
+                holding = [key[0] for key in self.scheduler.tables()]
+                assert rid not in line + holding, "an aborted request is still there"  # I9
+
+    @rule()
+    def clear_cache(self):
+        self.scheduler.pool.clear()
+
+    @rule(times=st.integers(1, 4))
+    def step(self, times):
+        for _ in range(times):
+            self._step()
+
+    def _step(self):
+        before = dict(self.scheduler.tables())
+        preempted = self.scheduler.counters.preemptions
+        plan = self.scheduler.plan()
+        self._check_plan(plan)
+        self._check_victims(before, self.scheduler.counters.preemptions - preempted)
+        self._check_admissions(plan)
+        if plan.rows:
+            self._check_outcome(self.scheduler.apply(plan, self._run(plan)))
+
+    def _run(self, plan):
+        return self.runner.collect(self.runner.launch(plan))
+
+    def _check_plan(self, plan: StepPlan):
+        check_plan(plan)
+        assert plan.rows <= self.limits.tokens_per_step  # I11
+        assert len(plan.sample_lanes) <= self.limits.max_running
+        assert bool(plan.rows) == self.scheduler.has_work, "no progress"  # I10
+        pool = self.scheduler.pool
+        for block in {int(slot) // self.limits.block_size for slot in plan.write_slots}:
+            assert pool.refs(block) == 1, "a shared block is written"  # I3
+            assert block not in pool._index, "a sealed block is written"
+        for segment in range(plan.segments):
+            rows = int(plan.row_starts[segment + 1] - plan.row_starts[segment])
+            self._check_exactness_rules(plan, segment, rows)
+
+    def _check_exactness_rules(self, plan, segment, rows):
+        """A prompt chunk has two tokens at least; output is computed one row at a time."""
+        block = int(plan.write_slots[plan.row_starts[segment]]) // self.limits.block_size
+        owners = [key for key, table in self.scheduler.tables().items() if block in table]
+        prompt = len(self.tracked_prompt(owners[0][0]))
+        past = int(plan.past[segment])
+        if past < prompt:
+            assert past + rows <= prompt, "output computed as a chunk"
+            assert rows > 1 or prompt == 1, "a prompt chunk of one token"
+        else:
+            assert rows == 1, "output computed as a chunk"
+
+    def tracked_prompt(self, rid):
+        return next(s.request.prompt for s in self.scheduler._running if s.request.id == rid)
+
+    def _check_victims(self, before, count):
+        """Whoever was preempted is less senior than whoever was not."""
+        if not count:
+            return
+        running = {(s.request.id, s.choice): s for s in self.scheduler._running}
+        waiting = {(e[-1].request.id, e[-1].choice): e[-1] for e in self.scheduler.waiting._heap}
+        victims = [waiting[key] for key in before if key in waiting]
+        kept = [running[key] for key in before if key in running]
+        for victim in victims:
+            for sequence in kept:
+                assert _seniority(victim) > _seniority(sequence), "a senior was preempted"
+
+    def _check_admissions(self, plan):
+        """No request is admitted while one that should go first still waits (no overtaking)."""
+        running = {s.request.id for s in self.scheduler._running}
+        fresh = [t for t in self.tracked.values() if not t.admitted and t.request.id in running]
+        line = [entry[-1] for entry in self.scheduler.waiting._heap]
+        for tracked in fresh:
+            tracked.admitted = True
+            for sequence in line:
+                other = self.tracked.get(sequence.request.id)
+                assert other is None or not other.admitted, "a newcomer went before a preempted one"
+                assert other is None or self._turn(tracked) < self._turn(other), "overtaken"
+        self._check_work_conserving(plan)
+
+    def _turn(self, tracked):
+        aged = tracked.request.priority * self.limits.ageing_steps + tracked.step
+        return (aged, tracked.arrival)
+
+    def _check_work_conserving(self, plan):
+        """The head of the line waits only for a lane, for blocks, or for budget (I10)."""
+        head = self.scheduler.waiting.head()
+        if head is None or self.limits.tokens_per_step - plan.rows < 3:
+            return
+        hit = self.scheduler.pool.match(head.namespace, head.log[:-1])
+        need = self.limits.blocks_for(len(head.log)) - len(hit)
+        room = self.scheduler.pool.free - self.scheduler.pool.idle(hit)
+        lanes = self.limits.max_running - self.scheduler.running
+        # One block more: a hit may be given up so that no chunk has one token.
+        assert lanes < len(head.group) or need + 1 > room, "the head fits and was left waiting"
+
+    def _check_outcome(self, outcome):
+        for index, (sequence, token) in enumerate(
+            zip(outcome.sequences, outcome.tokens, strict=True)
+        ):
+            tracked = self.tracked.get(sequence.request.id)
+            if tracked is None or sequence.choice not in tracked.open:
+                continue
+            got, want = tracked.got[sequence.choice], tracked.want[sequence.choice]
+            got.append(token)
+            assert got == want[: len(got)], "the text depends on scheduling"  # I7, I12
+            tracked.cached.add(sequence.cached)
+            assert sequence.cached <= len(tracked.request.prompt)  # I8
+            self._check_finish(tracked, sequence.choice, outcome.finishes.get(index))
+
+    def _check_finish(self, tracked, choice, finish: Finish | None):
+        got, want = tracked.got[choice], tracked.want[choice]
+        assert (finish is not None) == (got == want), "ended early or late"  # I6
+        if finish is None:
+            return
+        stopped = got[-1] in tracked.request.sampling.stop_tokens
+        assert finish.reason is (FinishReason.STOP if stopped else FinishReason.LENGTH)
+        assert finish.generated == len(got)  # I8
+        assert len(tracked.cached) == 1, "the cached count changed"
+        tracked.open.discard(choice)
+        if not tracked.open:
+            del self.tracked[tracked.request.id]
+
+    @invariant()
+    def books_balance(self):
+        if hasattr(self, "scheduler"):
+            audit_scheduler(self.scheduler)
+
+    def teardown(self):
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(2000):
+            if not self.scheduler.has_work:
+                break
+            self._step()
+        assert not self.tracked, "some request never ended"
+        assert_quiet(self.scheduler)
+
+
+def _seniority(sequence):
+    return (sequence.request.priority, sequence.arrival, sequence.choice)
