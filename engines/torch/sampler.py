@@ -19,7 +19,7 @@ from torch import Tensor
 from engines.api import TokenLogprobs
 from engines.noise import uniform
 from engines.step import LaneStart
-from engines.torch.lanes import COLDEST, HUGE, Edits, Int64Array, Lanes
+from engines.torch.sampling_state import COLDEST, HUGE, Edits, Int64Array, SamplingState
 
 # How many of the most likely tokens are sorted first; a row whose mass lies deeper sorts them all.
 SHORT_LIST = 256
@@ -41,20 +41,20 @@ class Sampler:
     """Samples for lanes; knows each lane's parameters and history."""
 
     def __init__(self, *, max_lanes: int, vocab: int) -> None:
-        self._lanes = Lanes(max_lanes, vocab)
+        self._state = SamplingState(max_lanes, vocab)
 
     def start(self, start: LaneStart) -> None:
         """A sequence takes a lane."""
-        self._lanes.start(start)
+        self._state.start(start)
 
     def sample(self, raw: Tensor, lanes: Int64Array) -> Draw:
         """One token per lane from raw float32 logits [lanes, vocab]; each lane at most once."""
         healthy = torch.isfinite(raw).all()
-        if self._lanes.plain(lanes):
+        if self._state.plain(lanes):
             return Draw(lanes, raw.argmax(dim=-1), healthy, lanes[:0])
         logits = raw
-        if self._lanes.edited(lanes):
-            logits = _edited(raw.clone(), self._lanes.edits(lanes))
+        if self._state.edited(lanes):
+            logits = _edited(raw.clone(), self._state.edits(lanes))
         tokens = self._choose(logits, lanes)
         return self._with_logprobs(Draw(lanes, tokens, healthy, lanes[:0]), raw)
 
@@ -67,13 +67,13 @@ class Sampler:
         if not tokens[-1]:
             raise FloatingPointError("the model produced logits that are not finite")
         tokens = tokens[:-1]
-        self._lanes.advance(draw.lanes, tokens)
+        self._state.advance(draw.lanes, tokens)
         return tokens, self._reported(draw)
 
     def _choose(self, logits: Tensor, lanes: Int64Array) -> Tensor:
         """Greedy everywhere, then overwritten where a lane has a temperature."""
         tokens = logits.argmax(dim=-1)
-        state = self._lanes
+        state = self._state
         warm = state.temperature[lanes] >= COLDEST
         cut = (state.top_k[lanes] > 0) | (state.top_p[lanes] < 1) | (state.min_p[lanes] > 0)
         for draw, rows in ((_draw_whole, warm & ~cut), (self._draw_cut, warm & cut)):
@@ -89,10 +89,10 @@ class Sampler:
         """Unnormalised probabilities in [0, 1], the most likely token's being 1."""
         # Subtracting first keeps any temperature from overflowing.
         shifted = logits - logits.amax(dim=-1, keepdim=True)
-        return torch.exp(shifted / _tensor(self._lanes.temperature[lanes], logits.device)[:, None])
+        return torch.exp(shifted / _tensor(self._state.temperature[lanes], logits.device)[:, None])
 
     def _noise(self, lanes: Int64Array, device: torch.device) -> Tensor:
-        state = self._lanes
+        state = self._state
         return _tensor(
             uniform(state.seed[lanes], state.choice[lanes], state.generated[lanes]), device
         )
@@ -100,7 +100,7 @@ class Sampler:
     def _draw_cut(self, weights: Tensor, noise: Tensor, lanes: Int64Array) -> Tensor:
         """Draw from a short list where it holds all that may be drawn, else from all tokens."""
         vocab = weights.shape[1]
-        width = min(vocab, max(SHORT_LIST, int(self._lanes.top_k[lanes].max())))
+        width = min(vocab, max(SHORT_LIST, int(self._state.top_k[lanes].max())))
         tokens, enough = self._draw_from_top(weights, noise, lanes, width)
         if width < vocab:
             deep = torch.nonzero(~enough)[:, 0]
@@ -113,7 +113,7 @@ class Sampler:
         self, weights: Tensor, noise: Tensor, lanes: Int64Array, width: int
     ) -> tuple[Tensor, Tensor]:
         """Tokens, and whether the `width` most likely ones held all that each row may draw."""
-        state, device = self._lanes, weights.device
+        state, device = self._state, weights.device
         ids = _descending(weights, width)
         ordered = weights.gather(1, ids)
         mass = ordered.cumsum(dim=-1, dtype=torch.float64)
@@ -139,7 +139,7 @@ class Sampler:
 
     def _with_logprobs(self, draw: Draw, raw: Tensor) -> Draw:
         """Add log-probabilities of the raw distribution for the samples that asked for them."""
-        asked = self._lanes.logprobs[draw.lanes]
+        asked = self._state.logprobs[draw.lanes]
         samples = np.flatnonzero(asked >= 0)
         if not len(samples):
             return draw
@@ -153,7 +153,7 @@ class Sampler:
         if draw.logprobs is None or draw.top_ids is None:
             return {}
         values, ids = draw.logprobs.tolist(), draw.top_ids.tolist()
-        asked = self._lanes.logprobs[draw.lanes[draw.logprob_samples]].tolist()
+        asked = self._state.logprobs[draw.lanes[draw.logprob_samples]].tolist()
         return {
             int(sample): TokenLogprobs(own[0], tuple(zip(top[:k], own[1 : k + 1], strict=True)))
             for sample, own, top, k in zip(draw.logprob_samples, values, ids, asked, strict=True)

@@ -87,8 +87,8 @@ class LaneEdits:
     stop_tokens: Int64Array
 
 
-class Lanes:
-    """Sampling state of up to `max_lanes` sequences over a vocabulary of `vocab` tokens."""
+class SamplingState:
+    """What is known of up to `max_lanes` sequences over a vocabulary of `vocab` tokens."""
 
     def __init__(self, max_lanes: int, vocab: int) -> None:
         self._vocab = vocab

@@ -1,0 +1,106 @@
+"""Every family on offer generates what transformers generates, token for token, in float32."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from engines.torch.families import FAMILIES
+from engines.torch.loading import open_model
+from engines.torch.runner import TorchRunner
+from tests.support.plans import Driver, Run
+from tests.support.tiny_models import TINY_MODELS, greedy_truth, model_dir, prompts
+
+NEW = 12
+BLOCK = 8
+BLOCKS = 640
+STARTS = prompts(32, longest=90)
+
+each_model = pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
+
+
+@cache
+def truth(tiny) -> list[list[int]]:
+    return greedy_truth(model_dir(tiny), STARTS, NEW)
+
+
+@cache
+def loaded(tiny):
+    return open_model(model_dir(tiny), dtype="float32", device="cpu")
+
+
+def driver(tiny, *, seed=0) -> Driver:
+    runner = TorchRunner(loaded(tiny), num_blocks=BLOCKS, block_size=BLOCK, max_lanes=64)
+    return Driver(runner, num_blocks=BLOCKS, block_size=BLOCK, seed=seed)
+
+
+def test_every_family_on_offer_has_an_equality_test():
+    """A family cannot be added to the table without a model here."""
+    assert {tiny.family for tiny in TINY_MODELS} == set(FAMILIES)
+
+
+@each_model
+def test_the_truth_is_not_degenerate(tiny):
+    """Equality would say little if the models always repeated one token."""
+    assert len({token for line in truth(tiny) for token in line}) > 40
+
+
+@each_model
+def test_a_prompt_alone_matches(tiny):
+    """A whole prompt, then one row per step."""
+    for start, expected in list(zip(STARTS, truth(tiny), strict=True))[:4]:
+        drive = driver(tiny)
+        assert drive.finish([drive.start(0, start)], NEW) == [expected]
+
+
+@each_model
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny, seed):
+    """32 prompts arrive over time, prefill in odd chunks, decode beside each other's prefill."""
+    rng = np.random.default_rng(seed)
+    drive = driver(tiny, seed=seed)
+    seqs = [
+        drive.start(int(lane), start)
+        for lane, start in zip(rng.permutation(64), STARTS, strict=False)
+    ]
+    arrived = 4
+    while any(len(s.generated) < NEW for s in seqs):
+        running = [s for s in seqs[:arrived] if len(s.generated) < NEW]
+        sizes = rng.choice([1, 3, 5, 7, 13, 31], len(running))
+        drive.step([Run(s, min(s.pending, int(n))) for s, n in zip(running, sizes, strict=True)])
+        arrived = min(len(seqs), arrived + 3)
+    assert [s.generated for s in seqs] == truth(tiny)
+
+
+@each_model
+def test_replay_as_rows_in_other_blocks_matches(tiny):
+    """A preempted sequence comes back: prompt as a chunk, generated tokens as one-row segments."""
+    drive = driver(tiny)
+    start, expected = STARTS[0], truth(tiny)[0]
+    first = drive.start(0, start)
+    drive.finish([first], NEW // 2)
+    again = drive.start(1, start, generated=first.generated)
+    drive.step([Run(again, len(start))])
+    drive.step([Run(again, again.pending, split=True)])
+    drive.finish([again], NEW)
+    assert again.generated == expected
+    assert set(again.table).isdisjoint(first.table)
+
+
+@each_model
+def test_choices_that_share_a_prompt_match(tiny):
+    """Three choices sample one row, share full blocks and copy the partial one."""
+    drive = driver(tiny)
+    start, expected = STARTS[2], truth(tiny)[2]
+    assert len(start) % BLOCK
+    parent = drive.start(0, start)
+    forks = drive.fork(parent, [5, 3])
+    drive.step([Run(parent, len(start))], forks=forks)
+    copies = []
+    for fork in forks:
+        own = drive.free.pop()
+        copies.append((parent.table[-1], own))
+        fork.table = [*parent.table[:-1], own]
+        fork.computed = parent.computed
+    drive.step([Run(s, 1) for s in (*forks, parent)], copies=copies)
+    assert drive.finish([parent, *forks], NEW) == [expected] * 3
