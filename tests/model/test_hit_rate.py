@@ -1,8 +1,8 @@
 """A prefix that was computed and not evicted is never computed again."""
 
 from hypothesis import given, settings
-
 from hypothesis import strategies as st
+
 from tests.support.hit_rate import observed_hits, owed_hits
 from tests.support.machine import prompts
 

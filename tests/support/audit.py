@@ -1,4 +1,4 @@
-"""Book-keeping checks over pool and scheduler: the invariants that must hold between any two calls."""
+"""Checks of the books of pool and scheduler: what must hold between any two calls."""
 
 from collections import Counter
 

@@ -1,0 +1,277 @@
+"""The contract of `engines/api.py`, run against every engine there is."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from engines.api import Capability, FinishReason
+from engines.errors import (
+    CapacityExceeded,
+    ContextOverflow,
+    EngineDied,
+    EngineUnavailable,
+    InvalidRequest,
+    Unsupported,
+)
+from engines.limits import Limits
+from engines.step import StepPlan, StepRunner
+from engines.stepped import SteppedEngine
+from engines.torch.loading import open_model
+from engines.torch.runner import TorchRunner
+from tests.support.engines import ask, ledger, limits_for, read, running, stepped
+from tests.support.tiny_models import by_name, model_dir
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to make one kind of engine."""
+
+    runner: Callable[[Limits], StepRunner]
+    vocab_size: int
+    capabilities: frozenset[Capability]
+
+    def engine(self, **changes: int) -> SteppedEngine:
+        limits = limits_for(vocab_size=self.vocab_size, **changes)
+        return stepped(limits, self.runner, self.capabilities)
+
+
+@pytest.fixture(scope="session")
+def kinds():
+    """Every engine that runs here."""
+    loaded = open_model(model_dir(by_name("llama")))
+
+    def torch_runner(limits: Limits) -> TorchRunner:
+        return TorchRunner(
+            loaded,
+            num_blocks=limits.num_blocks,
+            block_size=limits.block_size,
+            max_lanes=limits.max_running,
+        )
+
+    return {
+        "ledger": Kind(ledger, 500, frozenset({Capability.SAMPLING})),
+        "torch": Kind(torch_runner, loaded.facts.vocab_size, frozenset(Capability)),
+    }
+
+
+@pytest.fixture(params=["ledger", "torch"])
+def kind(request, kinds):
+    """One engine kind after another."""
+    return kinds[request.param]
+
+
+async def settled(engine, **want):
+    """Wait until the engine's load shows these figures."""
+    async with asyncio.timeout(10):
+        while any(getattr(engine.load(), name) != value for name, value in want.items()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_a_stream_ends_once_with_exact_counts(kind):
+    """Ordered events, one finish, `generated` equal to the tokens that came."""
+    async with running(kind.engine()) as engine:
+        answers = await read(engine.generate(ask("a", [1, 2, 3], max_tokens=9)))
+        assert list(answers) == [0]
+        assert answers[0].finish.reason is FinishReason.LENGTH
+        assert answers[0].finish.generated == len(answers[0].tokens) == 9
+
+
+async def test_a_stop_token_ends_the_choice_and_is_its_last_token(kind):
+    """The log holds the stop token; the finish names it."""
+    async with running(kind.engine()) as engine:
+        whole = (await read(engine.generate(ask("a", [1, 2, 3]))))[0].tokens
+        stop = whole[5]
+        request = ask("b", [1, 2, 3], stop_tokens=frozenset({stop}))
+        answer = (await read(engine.generate(request)))[0]
+        assert answer.tokens == whole[: whole.index(stop) + 1]
+        assert answer.finish.reason is FinishReason.STOP
+        assert answer.finish.stop_token == stop
+
+
+async def test_min_tokens_holds_the_stop_back(kind):
+    """No stop token is said before min_tokens tokens are."""
+    async with running(kind.engine()) as engine:
+        whole = (await read(engine.generate(ask("a", [1, 2, 3]))))[0].tokens
+        request = ask("b", [1, 2, 3], stop_tokens=frozenset({whole[0]}), min_tokens=4)
+        answer = (await read(engine.generate(request)))[0]
+        assert len(answer.tokens) >= 4
+        assert whole[0] not in answer.tokens[:4]
+
+
+async def test_greedy_text_does_not_depend_on_batch_mates(kind):
+    """Many at once say what each says alone, whatever was cached or preempted."""
+    prompts = [[index % 7 + 1, 2, 3, 4, index % 3, 5, 6][: 2 + index % 6] for index in range(24)]
+    async with running(kind.engine()) as engine:
+        alone = [
+            (await read(engine.generate(ask(f"alone{i}", prompt))))[0].tokens
+            for i, prompt in enumerate(prompts)
+        ]
+    async with running(kind.engine(num_blocks=32, tokens_per_step=16)) as engine:
+        streams = [engine.generate(ask(f"p{i}", prompt)) for i, prompt in enumerate(prompts)]
+        together = await asyncio.gather(*(read(stream) for stream in streams))
+        assert [answers[0].tokens for answers in together] == alone
+        assert engine.load().preemptions > 0
+        assert engine.load().prefix_hit_tokens > 0
+        await settled(engine, blocks_used=0, running=0, waiting=0)
+
+
+async def test_choices_share_the_prompt_and_part_after_it(kind):
+    """N = 3: three different seeded texts, each what the same seed and choice gives again."""
+    async with running(kind.engine()) as engine:
+        request = ask("a", [1, 2, 3, 4, 5], n=3, temperature=1.0, seed=7)
+        first = await read(engine.generate(request))
+        again = await read(engine.generate(request))
+        texts = [first[choice].tokens for choice in range(3)]
+        assert texts == [again[choice].tokens for choice in range(3)]
+        assert len({tuple(text) for text in texts}) == 3
+
+
+async def test_ending_a_choice_leaves_its_siblings(kind):
+    """No event of an ended choice follows; the others run to their end."""
+    async with running(kind.engine()) as engine:
+        stream = engine.generate(ask("a", [1, 2, 3], n=2, temperature=1.0, max_tokens=30))
+        await anext(stream)
+        stream.end_choice(1)
+        rest = await read(stream)
+        assert list(rest) == [0]
+        assert rest[0].finish is not None
+        await settled(engine, blocks_used=0, running=0)
+
+
+async def test_closing_a_stream_frees_its_blocks_and_silences_it(kind):
+    """After aclose nothing more arrives, and within a step nothing is held."""
+    async with running(kind.engine()) as engine:
+        stream = engine.generate(ask("a", [1, 2, 3], max_tokens=120))
+        await anext(stream)
+        await stream.aclose()
+        steps = engine.load().steps
+        await settled(engine, blocks_used=0, running=0, waiting=0)
+        assert engine.load().steps <= steps + 2  # the one in flight, and one begun before the abort
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_closing_while_queued_leaves_nothing(kind):
+    """A request that never ran is forgotten as well."""
+    async with running(kind.engine(max_running=1)) as engine:
+        first = engine.generate(ask("a", [1, 2, 3], max_tokens=100))
+        queued = engine.generate(ask("b", [4, 5, 6]))
+        await queued.aclose()
+        await first.aclose()
+        await settled(engine, blocks_used=0, running=0, waiting=0, waiting_tokens=0)
+
+
+async def test_a_slow_reader_gets_merged_events_and_slows_nobody(kind):
+    """A reader that comes late finds one event with all tokens."""
+    async with running(kind.engine()) as engine:
+        slow = engine.generate(ask("slow", [1, 2, 3], max_tokens=50))
+        fast = await read(engine.generate(ask("fast", [4, 5, 6], max_tokens=60)))
+        assert fast[0].events > 1
+        await settled(engine, running=0)
+        late = await read(slow)
+        assert late[0].events == 1
+        assert len(late[0].tokens) == 50
+
+
+async def test_what_can_never_fit_is_refused_at_once(kind):
+    """Each refusal is an InvalidRequest with the number and the limit."""
+    async with running(kind.engine(num_blocks=10)) as engine:
+        cases = [
+            (ask("a", []), InvalidRequest, "no tokens"),
+            (ask("b", [kind.vocab_size]), InvalidRequest, "vocabulary"),
+            (ask("c", [1] * 100, max_tokens=29), ContextOverflow, "100 prompt tokens"),
+            (ask("d", [1] * 20, max_tokens=21), CapacityExceeded, "11 KV blocks"),
+            (ask("e", [1], n=9), CapacityExceeded, "at most 8"),
+            (ask("f", [1], max_tokens=0), InvalidRequest, "max_tokens is 0"),
+        ]
+        for request, error, words in cases:
+            with pytest.raises(error, match=words):
+                engine.generate(request)
+        assert engine.load().steps == 0
+
+
+async def test_an_id_in_use_is_refused(kind):
+    """Two open requests never share an id."""
+    async with running(kind.engine()) as engine:
+        stream = engine.generate(ask("a", [1, 2]))
+        with pytest.raises(InvalidRequest, match="already open"):
+            engine.generate(ask("a", [1, 2]))
+        await stream.aclose()
+
+
+async def test_stop_is_idempotent_and_fails_what_is_open(kind):
+    """Open streams fail once, new ones are refused, and a second stop changes nothing."""
+    engine = kind.engine()
+    with pytest.raises(EngineUnavailable, match="not started"):
+        engine.generate(ask("early", [1]))
+    await engine.start()
+    stream = engine.generate(ask("a", [1, 2, 3], max_tokens=120))
+    await engine.stop(grace_s=0)
+    with pytest.raises(EngineUnavailable, match="stopping"):
+        await read(stream)
+    with pytest.raises(EngineUnavailable, match="stopping"):
+        engine.generate(ask("late", [1]))
+    await engine.stop(grace_s=0)
+
+
+async def test_stop_lets_running_requests_end_within_the_grace(kind):
+    """A graceful stop loses nothing that can end in time."""
+    engine = kind.engine()
+    await engine.start()
+    reading = asyncio.create_task(read(engine.generate(ask("a", [1, 2, 3], max_tokens=20))))
+    await asyncio.sleep(0)
+    await engine.stop(grace_s=30)
+    assert len((await reading)[0].tokens) == 20
+
+
+async def test_stop_after_no_start_is_harmless(kind):
+    """An engine that never started can be stopped."""
+    await kind.engine().stop(grace_s=0)
+
+
+class _BreaksAt:
+    """A runner that fails on its third step."""
+
+    def __init__(self, inner: StepRunner) -> None:
+        self._inner = inner
+        self._steps = 0
+
+    def launch(self, plan: StepPlan) -> object:
+        self._steps += 1
+        if self._steps == 3:
+            raise RuntimeError("device lost")
+        return self._inner.launch(plan)
+
+    def collect(self, ticket: object):
+        return self._inner.collect(ticket)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+async def test_a_dead_engine_fails_every_open_stream_once():
+    """All readers get EngineDied after the tokens they were owed; nothing more is accepted."""
+    limits = limits_for()
+    engine = stepped(limits, lambda limits: _BreaksAt(ledger(limits)))
+    async with running(engine):
+        streams = [engine.generate(ask(f"s{i}", [1, 2, i], max_tokens=50)) for i in range(5)]
+        for stream in streams:
+            with pytest.raises(EngineDied):
+                await read(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        assert not engine.load().alive
+        with pytest.raises(EngineDied):
+            engine.generate(ask("late", [1]))
+
+
+async def test_a_capability_that_is_missing_is_refused():
+    """A field the engine would have to ignore is an error that names it."""
+    async with running(stepped(limits_for())) as engine:
+        with pytest.raises(Unsupported, match="logprobs"):
+            engine.generate(ask("a", [1], logprobs=2))
+        assert engine.load().waiting == 0

@@ -1,0 +1,96 @@
+"""Engines for tests: a stepped engine over any runner, and small conveniences to read streams."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from engines.api import (
+    Capability,
+    EngineInfo,
+    Finish,
+    GenerationRequest,
+    RequestId,
+    Sampling,
+    TokenStream,
+)
+from engines.ledger import LedgerRunner
+from engines.limits import Limits
+from engines.step import StepRunner
+from engines.stepped import SteppedEngine
+
+VOCAB = 500
+
+
+def limits_for(**changes: int) -> Limits:
+    """Small limits with room for a few sequences; any field can be changed."""
+    sizes = {
+        "max_context": 128,
+        "max_running": 8,
+        "tokens_per_step": 64,
+        "block_size": 4,
+        "num_blocks": 200,
+        "vocab_size": VOCAB,
+    }
+    return Limits(**{**sizes, **changes})
+
+
+def ledger(limits: Limits) -> LedgerRunner:
+    """The ledger runner for these limits."""
+    return LedgerRunner(limits.num_blocks, limits.block_size, vocab_size=limits.vocab_size)
+
+
+def stepped(
+    limits: Limits,
+    runner: Callable[[Limits], StepRunner] = ledger,
+    capabilities: frozenset[Capability] = frozenset({Capability.SAMPLING}),
+) -> SteppedEngine:
+    """A stepped engine, not started."""
+    info = EngineInfo(
+        model="test",
+        max_context=limits.max_context,
+        vocab_size=limits.vocab_size,
+        block_size=limits.block_size,
+        num_blocks=limits.num_blocks,
+        max_running=limits.max_running,
+        capabilities=capabilities,
+    )
+    return SteppedEngine(info, limits, runner(limits))
+
+
+@asynccontextmanager
+async def running(engine: SteppedEngine) -> AsyncIterator[SteppedEngine]:
+    """The engine started, and stopped at the end."""
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop(grace_s=0)
+
+
+def ask(name: str, prompt: list[int], *, n: int = 1, **sampling: object) -> GenerationRequest:
+    """A greedy request with up to 16 tokens, unless said otherwise."""
+    values = {"max_tokens": 16, "temperature": 0.0, **sampling}
+    return GenerationRequest(RequestId(name), tuple(prompt), Sampling(**values), n)
+
+
+@dataclass
+class Answer:
+    """All that a stream said of one choice."""
+
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    cached: int = 0
+    events: int = 0
+
+
+async def read(stream: TokenStream) -> dict[int, Answer]:
+    """Read a stream to its end: answers by choice. Nothing may follow a finish."""
+    answers: dict[int, Answer] = {}
+    async for event in stream:
+        answer = answers.setdefault(event.choice, Answer())
+        assert answer.finish is None, "an event after the finish"
+        answer.tokens += event.tokens
+        answer.finish = event.finish
+        answer.cached = event.cached
+        answer.events += 1
+    return answers
