@@ -1,1 +1,1 @@
-"""The OpenAI dialect, pure: wire types, lowering to the engine port, and folding events to frames."""
+"""The OpenAI dialect, pure: wire types, lowering to the engine port, and folding to frames."""

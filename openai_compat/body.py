@@ -1,0 +1,54 @@
+"""Request bytes to one JSON object, strictly; nothing of the input ever appears in a refusal."""
+
+import re
+
+import msgspec
+
+from openai_compat.errors import RequestRejected
+
+_BRACKETS = b"[]{}"
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
+_CURLY_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+# Possessive, and closed by a quote or the end: one pass whatever the input.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+
+def parse_body(raw: bytes, *, max_depth: int = 64) -> dict[str, object]:
+    """The object in `raw`. Raises `RequestRejected` for anything that is not strict JSON.
+
+    NaN, Infinity, numbers beyond a double, invalid UTF-8, lone surrogates and trailing bytes are
+    refused. Depth is checked before anything recurses. Of a repeated key the last one counts; the
+    body is parsed only here, so no two readers can take different ones.
+    """
+    if _deeper_than(raw, max_depth):
+        raise _malformed(f"the body is nested deeper than {max_depth} levels, or not balanced")
+    try:
+        value = msgspec.json.decode(raw)
+    except UnicodeDecodeError:
+        raise _malformed("the body is not valid UTF-8") from None
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        raise _malformed(
+            "the body is not valid JSON (NaN, Infinity and lone surrogates are not JSON)"
+        ) from None
+    if not isinstance(value, dict):
+        raise _malformed("the body must be a JSON object")
+    return value
+
+
+def _malformed(message: str) -> RequestRejected:
+    return RequestRejected(f"Bad request body: {message}.", code="invalid_json")
+
+
+def _deeper_than(raw: bytes, limit: int) -> bool:
+    """Whether brackets outside of strings nest deeper than `limit`, without a Python loop per byte.
+
+    Each round removes the innermost pairs, so depth is the number of rounds.
+    """
+    if raw.count(b"[") + raw.count(b"{") <= limit:
+        return False
+    brackets = _STRING.sub(b"", raw).translate(_CURLY_TO_SQUARE, _NOT_BRACKETS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)

@@ -1,0 +1,1 @@
+"""/v1/chat/completions: schema, lowering, and frames."""

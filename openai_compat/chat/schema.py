@@ -1,0 +1,144 @@
+"""The fields and messages of a chat request: what is known, what is neutral, what is refused."""
+
+from openai_compat.errors import RequestRejected
+from openai_compat.fields import Fields, describe, wrong
+from openai_compat.options import OPTION_FIELDS
+from openai_compat.sampling import SAMPLING_FIELDS
+from openai_compat.unsupported import ENGINE_EXTENSIONS, Neutral, refuse_unsupported, unsupported
+
+MAX_MESSAGES = 2048
+_MAX_NAME_CHARS = 64
+_MAX_ID_CHARS = 256
+
+ACTED_ON = (
+    SAMPLING_FIELDS
+    | OPTION_FIELDS
+    | {
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "prompt_cache_key",
+        "safety_identifier",
+        "top_logprobs",
+    }
+)
+
+UNSUPPORTED: Neutral = {
+    **ENGINE_EXTENSIONS,
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "chat_template": (),  # a request may carry no template text
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "include_reasoning": (True,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": (True,),
+    "prediction": (),
+    "prompt_cache_options": ({},),
+    "prompt_cache_retention": ("in_memory",),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "separate_reasoning": (True,),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+
+KNOWN = ACTED_ON | UNSUPPORTED.keys()
+
+# role -> the fields of its messages that reach the template, besides role and content
+_ROLES: dict[str, tuple[str, ...]] = {
+    "system": (),
+    "developer": (),
+    "user": (),
+    "assistant": ("reasoning_content", "reasoning"),
+    "tool": ("tool_call_id",),
+}
+_MESSAGE_NEUTRAL: Neutral = {
+    "audio": (),
+    "function_call": (),
+    "refusal": ("",),
+    "tool_calls": ([],),
+}
+_LISTED_TEXT_PARTS = ("text", "input_text")
+
+
+def read_messages(fields: Fields) -> tuple[list[dict[str, object]], tuple[str, ...]]:
+    """The messages with string contents, and the unknown names found in them.
+
+    Raises `RequestRejected` naming the place, such as `messages[2].content[0].type`.
+    """
+    given = fields.items("messages", MAX_MESSAGES)
+    if not given:
+        raise wrong("messages", f"an array of 1 to {MAX_MESSAGES} messages", given)
+    messages = []
+    ignored: dict[str, None] = {}
+    for place, value in enumerate(given):
+        param = f"messages[{place}]"
+        if not isinstance(value, dict):
+            raise wrong(param, "an object", value)
+        message = Fields(value, param)
+        messages.append(_read_message(message))
+        known = ("role", "content", "name", *_MESSAGE_NEUTRAL, *_ROLES[str(value["role"])])
+        for name in message.unknown(known):
+            ignored["messages[]" + name.removeprefix(param)] = None
+    return messages, tuple(ignored)
+
+
+def _read_message(message: Fields) -> dict[str, object]:
+    role = message.raw("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise wrong(message.param("role"), "one of " + ", ".join(_ROLES), role)
+    refuse_unsupported(message, _MESSAGE_NEUTRAL)
+    lowered: dict[str, object] = {"role": role, "content": _content(message, role)}
+    name = message.text("name", _MAX_NAME_CHARS)
+    if name is not None:
+        lowered["name"] = name
+    if role == "tool":
+        lowered["tool_call_id"] = message.text("tool_call_id", _MAX_ID_CHARS) or ""
+    if role == "assistant":
+        reasoning = message.text("reasoning_content") or message.text("reasoning")
+        if reasoning:
+            lowered["reasoning_content"] = reasoning
+    return lowered
+
+
+def _content(message: Fields, role: str) -> str:
+    """The content as one string; text parts are joined by line breaks."""
+    content = message.raw("content")
+    if isinstance(content, str):
+        return content
+    if content is None and role == "assistant":
+        return ""
+    if not isinstance(content, list):
+        raise wrong(message.param("content"), "a string or an array of text parts", content)
+    param = message.param("content")
+    return "\n".join([_part(part, f"{param}[{place}]") for place, part in enumerate(content)])
+
+
+def _part(part: object, param: str) -> str:
+    if not isinstance(part, dict):
+        raise wrong(param, "an object", part)
+    kind = part.get("type")
+    if kind not in _LISTED_TEXT_PARTS:
+        if isinstance(kind, str) and kind in ("image_url", "input_audio", "file", "refusal"):
+            raise unsupported(f"{param}.type")
+        raise RequestRejected(
+            f"Invalid value for '{param}.type': only text parts are understood, got"
+            f" {describe(kind)}.",
+            param=f"{param}.type",
+        )
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise wrong(f"{param}.text", "a string", text)
+    return text

@@ -1,0 +1,115 @@
+"""The renderer of both routes: events in any interleaving to frames, or to one folded answer.
+
+The same choices feed both: streaming writes each piece out, folding adds the pieces up. What the
+JSON looks like is the business of a `Shape`.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engines.api import FinishReason, GenerationRequest, TokenEvent
+from openai_compat.choice import Choice, Piece
+from openai_compat.errors import ErrorReply
+from openai_compat.job import Rendered, Usage
+from openai_compat.sse import DONE, error_event
+
+_NOTHING = Rendered(b"")
+
+
+class Shape(Protocol):
+    """How pieces of an answer look on one route."""
+
+    def opening(self, count: int) -> bytes:
+        """The frames before any token, for all choices in index order."""
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """The frame of new text or logprobs of one choice."""
+
+    def closing(self, index: int, reason: FinishReason) -> bytes:
+        """The frame that says why a choice ended."""
+
+    def usage(self, usage: Usage) -> bytes:
+        """The last frame before `[DONE]`, where one was asked for."""
+
+    def answer(self, pieces: Sequence[Piece], usage: Usage) -> bytes:
+        """The whole JSON body of a call that does not stream."""
+
+
+class EventRenderer:
+    """Implements `job.Renderer`. Choice index = request * n + the engine's choice number."""
+
+    __slots__ = (
+        "_cached",
+        "_choices",
+        "_include_usage",
+        "_n",
+        "_pieces",
+        "_prompt_tokens",
+        "_shape",
+    )
+
+    def __init__(
+        self,
+        shape: Shape,
+        requests: Sequence[GenerationRequest],
+        choices: Sequence[Choice],
+        *,
+        stream: bool,
+        include_usage: bool,
+    ) -> None:
+        self._shape = shape
+        self._choices = choices
+        self._n = len(choices) // len(requests)
+        self._prompt_tokens = sum(len(request.prompt) for request in requests)
+        self._cached = [0] * len(requests)
+        self._include_usage = include_usage
+        self._pieces = None if stream else [Piece() for _ in choices]
+
+    def begin(self) -> bytes:
+        return self._shape.opening(len(self._choices)) if self._pieces is None else b""
+
+    def feed(self, request: int, event: TokenEvent) -> Rendered:
+        index = request * self._n + event.choice
+        choice = self._choices[index]
+        if choice.finish is not None:
+            return _NOTHING
+        self._cached[request] = max(self._cached[request], event.cached)
+        piece = choice.feed(event)
+        if self._pieces is None:
+            frames = self._frames(index, piece)
+        else:
+            self._pieces[index].add(piece)
+            frames = b""
+        if piece.finish is not None and event.finish is None:
+            return Rendered(frames, (event.choice,))
+        return Rendered(frames)
+
+    def finish(self) -> bytes:
+        self._check_ended()
+        return (self._shape.usage(self.usage) if self._include_usage else b"") + DONE
+
+    def fail(self, error: ErrorReply) -> bytes:
+        return error_event(error)
+
+    def fold(self) -> bytes:
+        self._check_ended()
+        if self._pieces is None:
+            raise RuntimeError("a streamed answer keeps no pieces to fold")
+        return self._shape.answer(self._pieces, self.usage)
+
+    @property
+    def usage(self) -> Usage:
+        completion = sum(choice.completion_tokens for choice in self._choices)
+        return Usage(self._prompt_tokens, completion, sum(self._cached))
+
+    def _frames(self, index: int, piece: Piece) -> bytes:
+        frames = self._shape.piece(index, piece) if piece.text or piece.entries else b""
+        if piece.finish is not None:
+            frames += self._shape.closing(index, piece.finish)
+        return frames
+
+    def _check_ended(self) -> None:
+        """A clean end without every finish would read as success to every client."""
+        running = sum(choice.finish is None for choice in self._choices)
+        if running:
+            raise RuntimeError(f"{running} choices have not finished")

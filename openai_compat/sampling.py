@@ -1,0 +1,151 @@
+"""The sampling fields of a request, shared by chat and text completions."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from engines.api import Capability, Sampling
+from openai_compat.errors import RequestRejected
+from openai_compat.fields import Fields, describe, wrong
+from openai_compat.served import CallContext, ServedModel
+
+MAX_LOGIT_BIAS = 300
+MAX_STOP_TOKENS = 64
+MAX_TOKENS = 2**31 - 1
+_INT64 = 2**63
+
+SAMPLING_FIELDS = frozenset(
+    {
+        "frequency_penalty",
+        "ignore_eos",
+        "logit_bias",
+        "min_p",
+        "min_tokens",
+        "presence_penalty",
+        "repetition_penalty",
+        "seed",
+        "stop_token_ids",
+        "temperature",
+        "top_k",
+        "top_p",
+    }
+)
+
+# Which field needs which capability of the engine, and its values that need none. Temperature 0
+# is greedy and 1 is the plain distribution, both of which every engine has.
+_NEEDS: tuple[tuple[str, Capability, tuple[object, ...]], ...] = (
+    ("temperature", Capability.SAMPLING, (0, 1)),
+    ("top_k", Capability.SAMPLING, (0, -1)),
+    ("top_p", Capability.SAMPLING, (1,)),
+    ("min_p", Capability.SAMPLING, (0,)),
+    ("presence_penalty", Capability.PENALTIES, (0,)),
+    ("frequency_penalty", Capability.PENALTIES, (0,)),
+    ("repetition_penalty", Capability.PENALTIES, (1,)),
+    ("logit_bias", Capability.LOGIT_BIAS, ({},)),
+    ("logprobs", Capability.LOGPROBS, ()),
+)
+
+
+def read_sampling(
+    fields: Fields, model: ServedModel, call: CallContext, *, logprobs: int | None
+) -> Sampling:
+    """Everything but `max_tokens` (left 0 until the prompt is known). Raises `RequestRejected`."""
+    vocab = model.info.vocab_size
+    seed = fields.integer("seed", -_INT64, _INT64 - 1)
+    sampling = Sampling(
+        max_tokens=0,
+        seed=call.seed if seed is None else seed,
+        temperature=_or_default(fields.number("temperature", 0, 2), model, "temperature", 1.0),
+        top_k=max(0, int(_or_default(fields.integer("top_k", -1, vocab), model, "top_k", 0))),
+        top_p=_or_default(fields.number("top_p", 0, 1, above_low=True), model, "top_p", 1.0),
+        min_p=_or_default(fields.number("min_p", 0, 1), model, "min_p", 0.0),
+        min_tokens=fields.integer("min_tokens", 0, MAX_TOKENS) or 0,
+        presence=fields.number("presence_penalty", -2, 2) or 0.0,
+        frequency=fields.number("frequency_penalty", -2, 2) or 0.0,
+        repetition=_repetition(fields, model),
+        bias=_logit_bias(fields, vocab),
+        stop_tokens=_stop_tokens(fields, model),
+        logprobs=logprobs,
+    )
+    _require_capabilities(fields, model, logprobs=logprobs)
+    return sampling
+
+
+def limit_tokens(sampling: Sampling, max_tokens: int) -> Sampling:
+    """The sampling with its limit. Raises `RequestRejected` when `min_tokens` is above it."""
+    if sampling.min_tokens > max_tokens:
+        raise wrong("min_tokens", f"at most max_tokens, {max_tokens} here", sampling.min_tokens)
+    return replace(sampling, max_tokens=max_tokens)
+
+
+def _require_capabilities(fields: Fields, model: ServedModel, *, logprobs: int | None) -> None:
+    offered = model.info.capabilities
+    for name, capability, free in _NEEDS:
+        given = logprobs if name == "logprobs" else fields.raw(name)
+        if given is not None and capability not in offered and given not in free:
+            raise RequestRejected(
+                f"'{fields.param(name)}' needs {capability.value}, which the engine of this model"
+                " does not offer.",
+                param=fields.param(name),
+                code="unsupported_by_engine",
+            )
+
+
+def _or_default(given: float | None, model: ServedModel, name: str, neutral: float) -> float:
+    """The client's value, else the model's own where its engine can follow it, else neutral."""
+    if given is not None:
+        return given
+    if Capability.SAMPLING not in model.info.capabilities:
+        return neutral
+    return model.defaults.get(name, neutral)
+
+
+def _repetition(fields: Fields, model: ServedModel) -> float:
+    given = fields.number("repetition_penalty", 0, 10, above_low=True)
+    if given is not None:
+        return given
+    if Capability.PENALTIES not in model.info.capabilities:
+        return 1.0
+    return model.defaults.get("repetition_penalty", 1.0)
+
+
+def _stop_tokens(fields: Fields, model: ServedModel) -> frozenset[int]:
+    asked = fields.items("stop_token_ids", MAX_STOP_TOKENS) or []
+    param = fields.param("stop_token_ids")
+    own = frozenset() if fields.flag("ignore_eos") else model.stop_tokens
+    return own.union(check_tokens(asked, model.info.vocab_size, param))
+
+
+def check_tokens(values: list[object], vocab_size: int, param: str) -> list[int]:
+    """The values as token ids. Raises `RequestRejected` naming the first that is none."""
+    tokens: list[int] = []
+    for place, value in enumerate(values):
+        if type(value) is not int or not 0 <= value < vocab_size:
+            raise wrong(f"{param}[{place}]", f"a token id from 0 to {vocab_size - 1}", value)
+        tokens.append(value)
+    return tokens
+
+
+def _logit_bias(fields: Fields, vocab_size: int) -> Mapping[int, float]:
+    entries = fields.entries("logit_bias", MAX_LOGIT_BIAS) or {}
+    param = fields.param("logit_bias")
+    return {
+        _bias_token(key, vocab_size, param): _bias_value(value, param)
+        for key, value in entries.items()
+    }
+
+
+def _bias_token(key: str, vocab_size: int, param: str) -> int:
+    # isdecimal also takes other scripts' digits; 20 characters are more than any vocabulary needs.
+    if key.isascii() and key.isdecimal() and len(key) <= 20 and int(key) < vocab_size:
+        return int(key)
+    raise RequestRejected(
+        f"Invalid key in '{param}': expected a token id from 0 to {vocab_size - 1} as a string,"
+        f" got {describe(key)}.",
+        param=param,
+    )
+
+
+def _bias_value(value: object, param: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
+        raise wrong(param, "numbers from -100 to 100 as values", value)
+    return float(value)
