@@ -1,0 +1,1 @@
+"""The skills of penstock-tiny: one module per kind of text it is taught."""
