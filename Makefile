@@ -1,0 +1,52 @@
+# Everything a person or CI does with this repository. `make help` lists it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: setup fmt check test test-fast bench serve lock clean help
+
+setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+fmt: $(STAMP)  ## format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only --quiet .
+
+check: $(STAMP)  ## format, lint, types, layers, sizes: everything but behaviour
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/house
+
+test: $(STAMP)  ## all tests
+	$(BIN)/pytest -q
+
+test-fast: $(STAMP)  ## the tests that take seconds
+	$(BIN)/pytest -q -m "not slow" tests/house tests/unit tests/property
+
+bench: $(STAMP)  ## print the figures of docs/performance.md
+	$(BIN)/python -m benchmarks
+
+serve: $(STAMP)  ## serve the bundled model on http://127.0.0.1:8000
+	$(BIN)/penstock serve
+
+lock:  ## write requirements.lock from pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --extra torch --strip-extras --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		--output-file requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock  # which build of torch is the installing machine's choice
+
+clean:  ## remove what setup and tools made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
