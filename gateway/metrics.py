@@ -9,6 +9,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -53,6 +54,8 @@ class Metrics:
     """What the gateway counts. Labels come from closed sets: routes, statuses, outcomes."""
 
     def __init__(self, version: str) -> None:
+        # They double the series to say when the process began.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(

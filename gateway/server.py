@@ -1,4 +1,4 @@
-"""The HTTP server process: listening socket, signals, graceful drain, exit code."""
+"""uvicorn as we run it: our connections, our signals, a drain before anything closes."""
 
 import asyncio
 import contextlib
@@ -17,26 +17,6 @@ from gateway.settings import Settings
 _log = logging.getLogger("penstock.server")
 _CLOSE_WITHIN_S = 5
 _KEEP_ALIVE_S = 75  # above the idle time of common proxies, so that they close first
-_BACKLOG = 2048
-
-
-class PortTaken(Exception):  # noqa: N818 - what the operator must know
-    """The address cannot be listened on; says why."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind before anything heavy is imported: a taken port is told in milliseconds."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    listener.set_inheritable(False)
-    return listener
 
 
 class Server(uvicorn.Server):
@@ -58,7 +38,6 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_CLOSE_WITHIN_S,
-                backlog=_BACKLOG,
             )
         )
         self._drain = drain

@@ -18,9 +18,9 @@ from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
 from gateway.rest.sse import Pace, TokenStreamResponse
 from openai_compat.body import parse_body
-from openai_compat.fields import requested_model
 from openai_compat.job import Job
 from openai_compat.models import find
+from openai_compat.options import requested_model
 from openai_compat.served import CallContext, ServedModel
 
 Lower = Callable[[dict[str, Any], ServedModel, CallContext], Job]

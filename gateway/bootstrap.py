@@ -1,0 +1,188 @@
+"""The composition root: the only place that names concrete engines and wires the process.
+
+Engines are imported when they are chosen: importing torch takes seconds, and a gateway of remote
+workers never needs it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
+
+from starlette.types import ASGIApp
+
+from engines.api import Capability, Engine, EngineInfo
+from engines.errors import ModelRejected
+from engines.limits import Limits
+from engines.stepped import SteppedEngine
+from gateway import __version__
+from gateway.admission import Admission
+from gateway.app import create_app
+from gateway.dispatch import Dispatcher
+from gateway.free_memory import free_memory_bytes
+from gateway.kv_budget import KvBudget, KvNeed, plan_kv
+from gateway.lifecycle import Lifecycle, Serving
+from gateway.metrics import Metrics
+from gateway.model_directory import read_text_side
+from gateway.settings import Settings
+from openai_compat.served import ServedModel
+
+Report = Callable[[str], None]
+OnDeath = Callable[[BaseException], None]
+
+_LEDGER_CONTEXT = 8192
+_LEDGER_TOKEN_BYTES = 8  # one fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A loaded, not yet started engine and the model it serves."""
+
+    engine: Engine
+    model: ServedModel
+    kv: KvBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The process without its engine, which loads while these already answer."""
+
+    app: ASGIApp
+    lifecycle: Lifecycle
+    metrics: Metrics
+
+
+def build(settings: Settings) -> Parts:
+    """Wire what answers from the first second on."""
+    lifecycle, metrics = Lifecycle(), Metrics(__version__)
+    return Parts(create_app(settings, lifecycle, metrics, monotonic), lifecycle, metrics)
+
+
+def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
+    """Wire a started engine to the calls that will come."""
+    info = opened.engine.info
+    admission = Admission(
+        max_sequences=info.max_running + settings.max_queued_requests,
+        max_waiting_tokens=settings.max_queued_tokens,
+    )
+    metrics.watch(opened.engine.load)
+    dispatcher = Dispatcher(opened.engine, admission, metrics, monotonic)
+    models: Mapping[str, ServedModel] = MappingProxyType({opened.model.name: opened.model})
+    return Serving(opened.engine, models, dispatcher)
+
+
+def model_path(settings: Settings) -> Path:
+    """The directory to serve: the one asked for, or the bundled demo."""
+    if settings.model_dir is not None:
+        if not settings.model_dir.is_dir():
+            raise ModelRejected(f"{settings.model_dir} is not a directory")
+        return settings.model_dir
+    from engines.bundled import penstock_tiny
+
+    return penstock_tiny()
+
+
+def open_engine(settings: Settings, report: Report, on_death: OnDeath) -> Opened:
+    """Load the engine that the settings choose; blocks for seconds, so not on the event loop.
+
+    `report` hears the name of each phase as it begins. Raises ModelRejected.
+    """
+    path = model_path(settings)
+    opener = {"torch": _open_torch, "ledger": _open_ledger}[settings.engine]
+    return opener(path, settings, report, on_death)
+
+
+def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
+    report("importing torch")
+    try:
+        import torch
+
+        from engines.torch.loading import open_model
+        from engines.torch.runner import TorchRunner
+    except ImportError as error:
+        raise ModelRejected(
+            f"the torch engine is not installed ({error.name} is missing): install penstock[torch]"
+        ) from error
+    report("reading tokenizer")
+    text = read_text_side(path)
+    loaded = open_model(
+        path,
+        dtype=settings.dtype,
+        device=settings.device,
+        progress=lambda phase, _: report(f"model {phase}"),
+    )
+    free = free_memory_bytes()
+    if loaded.device.type == "cuda":
+        free = torch.cuda.mem_get_info(loaded.device)[0]
+    facts = loaded.facts
+    token_bytes = facts.kv_bytes_per_token(str(loaded.dtype).removeprefix("torch."))
+    kv = _budget(settings, token_bytes, facts.max_context, free)
+    report("allocating KV blocks")
+    runner = TorchRunner(
+        loaded,
+        num_blocks=kv.blocks,
+        block_size=settings.block_size,
+        max_lanes=settings.max_running,
+    )
+    info = _info(settings, path, kv, facts.vocab_size, frozenset(Capability))
+    engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
+    model = text.served_as(_names(settings, path), info, frozenset(facts.eos_ids))
+    return Opened(engine, model, kv)
+
+
+def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
+    from engines.ledger import LedgerRunner
+
+    report("reading tokenizer")
+    text = read_text_side(path)
+    kv = _budget(settings, _LEDGER_TOKEN_BYTES, _LEDGER_CONTEXT, free_memory_bytes())
+    vocab_size = text.tokenizer.vocab_size
+    specials = text.tokenizer.special_tokens
+    # It says every token but those at the bottom that mean something to a tokenizer.
+    first = next(token for token in range(vocab_size) if token not in specials)
+    runner = LedgerRunner(kv.blocks, settings.block_size, vocab_size=vocab_size, first=first)
+    info = _info(settings, path, kv, vocab_size, frozenset({Capability.SAMPLING}))
+    engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
+    return Opened(engine, text.served_as(_names(settings, path), info, frozenset()), kv)
+
+
+def _budget(settings: Settings, token_bytes: int, own_context: int, free: int) -> KvBudget:
+    context = settings.max_context or own_context
+    if context > own_context:
+        raise ModelRejected(
+            f"--max-context {context} is more than the model's own {own_context} tokens"
+        )
+    need = KvNeed(token_bytes, settings.block_size, settings.max_running, context)
+    return plan_kv(need, asked_bytes=settings.kv_cache_memory, free_bytes=free)
+
+
+def _names(settings: Settings, path: Path) -> tuple[str, ...]:
+    if settings.served_model_name:
+        return settings.served_model_name
+    return (path.resolve().name if settings.model_dir else "penstock-tiny",)
+
+
+def _info(
+    settings: Settings, path: Path, kv: KvBudget, vocab_size: int, can: frozenset[Capability]
+) -> EngineInfo:
+    return EngineInfo(
+        model=_names(settings, path)[0],
+        max_context=kv.context,
+        vocab_size=vocab_size,
+        block_size=settings.block_size,
+        num_blocks=kv.blocks,
+        max_running=settings.max_running,
+        capabilities=can,
+    )
+
+
+def _limits(settings: Settings, info: EngineInfo) -> Limits:
+    return Limits(
+        max_context=info.max_context,
+        max_running=info.max_running,
+        tokens_per_step=settings.max_step_tokens,
+        block_size=info.block_size,
+        num_blocks=info.num_blocks,
+        vocab_size=info.vocab_size,
+    )

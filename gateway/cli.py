@@ -1,0 +1,142 @@
+"""The command line: `penstock serve | chat | check`. Imports what a command needs when it runs."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway import __version__
+from gateway.settings import setting_fields
+
+_EXIT_USAGE = 2
+_EXIT_REFUSED = 1
+
+app = typer.Typer(
+    name="penstock",
+    help="An LLM token-streaming gateway: OpenAI dialect in front, paged KV cache behind.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def penstock(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """An LLM token-streaming gateway."""
+    if version:
+        typer.echo(f"penstock {__version__}")
+        raise typer.Exit
+
+
+def serve(config: Path | None = None, **flags: object) -> None:
+    """Serve a model: the bundled demo, or MODEL_DIR as published on the hub."""
+    from gateway.config import ConfigError, read_settings
+    from gateway.listener import CannotListen, listen, url_of
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = read_settings(given, config=config)
+        listener = listen(settings.host, settings.port)
+    except ConfigError as error:
+        raise _refused(error, _EXIT_USAGE) from None
+    except CannotListen as error:
+        raise _refused(error, _EXIT_REFUSED) from None
+
+    from gateway.serve import serve as run
+
+    raise typer.Exit(run(settings, listener, url_of(listener, settings.host)))
+
+
+def _refused(error: Exception, code: int) -> typer.Exit:
+    typer.echo(f"penstock: {error}", err=True)
+    return typer.Exit(code)
+
+
+def _parameters() -> dict[str, inspect.Parameter]:
+    """One option per setting: the settings are the only list of flags."""
+    config = typer.Option("--config", metavar="FILE", help="YAML file of settings.")
+    annotations: dict[str, Any] = {"config": Annotated[Path | None, config]}
+    for field in setting_fields():
+        kind = field.metadata["kind"]
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "model_dir":
+            shown: Any = typer.Argument(metavar="[MODEL_DIR]", help=field.metadata["doc"])
+        elif isinstance(field.default, bool):
+            shown = typer.Option(f"{flag}/--no-{flag[2:]}", help=_help(field))
+        else:
+            shown = typer.Option(flag, metavar=kind.metavar, help=_help(field))
+        value: Any = bool if isinstance(field.default, bool) else str
+        annotations[field.name] = Annotated[list[str] | None if kind.many else value | None, shown]
+    return {
+        name: inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        )
+        for name, annotation in annotations.items()
+    }
+
+
+def _help(field: Any) -> str:
+    notes = [field.metadata["unit"], f"default {field.default}" if field.default else ""]
+    noted = ", ".join(filter(None, notes))
+    return f"{field.metadata['doc']} ({noted})." if noted else f"{field.metadata['doc']}."
+
+
+def _with_setting_flags(function: Any) -> Any:
+    parameters = _parameters()
+    function.__signature__ = inspect.Signature(list(parameters.values()))
+    function.__annotations__ = {name: item.annotation for name, item in parameters.items()}
+    return function
+
+
+app.command("serve")(_with_setting_flags(serve))
+
+
+@app.command()
+def chat(
+    base_url: Annotated[
+        str, typer.Option(help="Any OpenAI-compatible server.")
+    ] = "http://127.0.0.1:8000/v1",
+    model: Annotated[str | None, typer.Option(help="Default: the first it lists.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="PENSTOCK_API_KEY", help="Sent as a bearer key.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+) -> None:
+    """Chat in the terminal with any OpenAI-compatible server. /exit leaves, /new starts over."""
+    from gateway.terminal_chat import ChatFailed, Conversation, connect, run
+
+    try:
+        with connect(base_url, api_key) as server:
+            run(server, Conversation(model or server.first_model(), system), sys.stdin)
+    except ChatFailed as error:
+        raise _refused(error, _EXIT_REFUSED) from None
+
+
+@app.command()
+def check(
+    model_dir: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL_DIR]", help="Default: the bundled demo.")
+    ] = None,
+) -> None:
+    """Say whether a model directory can be served, and its facts, or why not."""
+    from engines.errors import ModelRejected
+    from gateway.model_check import facts_of
+
+    try:
+        facts = facts_of(model_dir)
+    except ModelRejected as error:
+        raise _refused(error, _EXIT_REFUSED) from None
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name:<{width}}  {value}")

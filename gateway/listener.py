@@ -1,0 +1,38 @@
+"""The listening socket, bound before anything heavy is imported: a taken port is told at once."""
+
+import socket
+
+_BACKLOG = 2048
+
+
+class CannotListen(Exception):  # noqa: N818 - what the operator must know
+    """The address cannot be listened on; says why."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises CannotListen."""
+    listener: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise CannotListen(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    """The base URL that clients use; a wildcard address is reached by its loopback."""
+    port = listener.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
+    if ":" in shown and not shown.startswith("["):
+        shown = f"[{shown}]"
+    return f"http://{shown}:{port}/v1"
