@@ -62,24 +62,24 @@ class WindowDetokenizer:
     Until then nothing is decoded, which keeps the work linear.
     """
 
-    __slots__ = ("_decode", "_fallback", "_open", "_settled", "_settled_text", "_skipped")
+    __slots__ = ("_decode", "_fallback", "_open", "_settled", "_settled_text", "_spelled")
 
     def __init__(
         self,
         decode: Callable[[Sequence[int]], str],
-        skipped: Container[int],
+        spelled: Container[int],
         fallback: Mapping[int, int],
         context: Sequence[int] = (),
     ) -> None:
         self._decode = decode
-        self._skipped = skipped
+        self._spelled = spelled
         self._fallback = fallback
         self._settled = list(context)
         self._settled_text = decode(self._settled) if context else ""
         self._open: list[int] = []
 
     def feed(self, tokens: Sequence[int]) -> str:
-        return "".join([self._feed_one(token) for token in tokens if token not in self._skipped])
+        return "".join([self._feed_one(token) for token in tokens if token in self._spelled])
 
     def finish(self) -> str:
         return self._settle(self._decode(self._settled + self._open)) if self._open else ""

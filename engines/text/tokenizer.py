@@ -33,7 +33,6 @@ _NAMED = (
     "mask_token",
 )
 _REPLACEMENT = "\ufffd"
-_CONTEXT_TOKENS = 8  # enough of a prompt's end to know whether the text goes on or begins
 
 
 class Tokenizer:
@@ -53,6 +52,12 @@ class Tokenizer:
         self._texts = _whole_texts(self._bytes)
         self._fallback = (
             _fallback_bytes(self._vocabulary) if "ByteFallback" in json.dumps(decoder) else {}
+        )
+        # Ids that a decode does not leave out; the byte-level way needs no such set.
+        self._spelled = (
+            frozenset()
+            if self._byte_level
+            else frozenset(self._vocabulary.values()) - self._specials
         )
         self._described: dict[int, tuple[str, bytes]] = {}
         self.max_token_bytes = max((len(piece.encode()) for piece in self._vocabulary), default=1)
@@ -96,8 +101,7 @@ class Tokenizer:
         """A fresh incremental decoder; `after` are tokens that the text goes on from."""
         if self._byte_level:
             return ByteLevelDetokenizer(self._bytes, self._texts)
-        context = [token for token in after[-_CONTEXT_TOKENS:] if token not in self._specials]
-        return WindowDetokenizer(self.decode, self._specials, self._fallback, context)
+        return WindowDetokenizer(self.decode, self._spelled, self._fallback, self._neighbour(after))
 
     def token_text(self, token: int) -> str:
         """What one token spells in the middle of a text; half a character is U+FFFD."""
@@ -106,6 +110,13 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The exact bytes one token adds, half a character included."""
         return self._describe(token)[1]
+
+    def _neighbour(self, after: Sequence[int]) -> list[int]:
+        """The last token that spells text: enough to tell a decoder that the text goes on."""
+        for token in reversed(after):
+            if token in self._spelled and token not in self._fallback:
+                return [token]
+        return []
 
     def _describe(self, token: int) -> tuple[str, bytes]:
         known = self._described.get(token)

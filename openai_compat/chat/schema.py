@@ -91,7 +91,7 @@ def read_messages(fields: Fields) -> tuple[list[dict[str, object]], tuple[str, .
         messages.append(_read_message(message))
         known = ("role", "content", "name", *_MESSAGE_NEUTRAL, *_ROLES[str(value["role"])])
         for name in message.unknown(known):
-            ignored["messages[]" + name.removeprefix(param)] = None
+            ignored["messages" + name.removeprefix(param)] = None
     return messages, tuple(ignored)
 
 
