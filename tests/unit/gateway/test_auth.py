@@ -1,0 +1,83 @@
+"""API keys: who is let in, and the salts that keep callers apart."""
+
+import statistics
+import time
+
+import pytest
+
+from gateway.auth import Keyring, cache_salt
+from gateway.setting_kinds import Secret
+from openai_compat.errors import Unauthorized
+
+KEYS = Keyring([Secret("sk-one"), Secret("sk-two")])
+
+
+def bearer(key):
+    return [(b"authorization", b"Bearer " + key)]
+
+
+def test_without_keys_everyone_is_the_same_caller():
+    """And nothing is asked for."""
+    assert Keyring([]).identify([]) == b""
+
+
+@pytest.mark.parametrize("key", [b"sk-one", b"sk-two"])
+def test_every_listed_key_is_good(key):
+    """Also the second one, and its salt is its own."""
+    assert KEYS.identify(bearer(key)) == cache_salt(key)
+
+
+def test_the_scheme_may_be_written_in_any_case():
+    """As HTTP says."""
+    assert KEYS.identify([(b"authorization", b"bearer  sk-one")])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        bearer(b""),
+        bearer(b"sk-on"),
+        bearer(b"sk-one1"),
+        bearer(b"\xff\x00"),
+        [(b"authorization", b"sk-one")],
+        [(b"authorization", b"Basic sk-one")],
+        [(b"x-api-key", b"sk-one")],
+        bearer(b"sk-one") + bearer(b"sk-one"),
+    ],
+)
+def test_anything_but_one_good_bearer_key_is_refused(headers):
+    """No second credential is looked for, and two are one too many."""
+    with pytest.raises(Unauthorized):
+        KEYS.identify(headers)
+
+
+def test_salts_differ_by_key_and_are_not_the_key():
+    """So prefixes are shared only within one key."""
+    assert cache_salt(b"a") != cache_salt(b"b")
+    assert len(cache_salt(b"a")) == 16
+    assert b"sk-one" not in cache_salt(b"sk-one")
+
+
+def test_no_repr_shows_a_key():
+    """A keyring in a log line is harmless."""
+    assert "sk-one" not in repr(vars(KEYS))
+    assert "sk-one" not in f"{Secret('sk-one')} {Secret('sk-one')!r}"
+
+
+@pytest.mark.slow
+def test_the_time_does_not_tell_how_much_of_a_key_was_right():
+    """A long right prefix is refused as fast as a wrong first byte (Welch's t, interleaved)."""
+    ring = Keyring([Secret("k" * 32)])
+    guesses = bearer(b"x" * 32), bearer(b"k" * 31 + b"x")
+    times = ([], [])
+    for turn in range(20_000):
+        side = turn % 2
+        began = time.perf_counter_ns()
+        with pytest.raises(Unauthorized):
+            ring.identify(guesses[side])
+        times[side].append(time.perf_counter_ns() - began)
+    kept = [sorted(side)[: len(side) // 2] for side in times]
+    means = [statistics.fmean(side) for side in kept]
+    spread = sum(statistics.variance(side) / len(side) for side in kept) ** 0.5
+    assert abs(means[0] - means[1]) / spread < 4.5 or abs(means[0] - means[1]) < 100

@@ -1,0 +1,146 @@
+"""Settings: sources, precedence, refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import ConfigError, is_loopback, read_settings
+from gateway.settings import Settings, setting_fields
+
+DOC = Path(__file__).parents[3] / "docs" / "configuration.md"
+
+
+def read(flags=None, environ=None, config=None):
+    return read_settings(flags or {}, config=config, environ=environ or {})
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(text):
+        path = tmp_path / "penstock.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_need_nothing():
+    """No flags, no variables, no file."""
+    assert read() == Settings()
+
+
+def test_flags_beat_environment_beats_file_beats_default(yaml_file):
+    """Each source covers only what it says."""
+    config = yaml_file("port: 1\nmax-running: 2\nblock_size: 3\n")
+    environ = {"PENSTOCK_PORT": "10", "PENSTOCK_MAX_RUNNING": "20"}
+    settings = read({"port": "100"}, environ, config)
+    assert (settings.port, settings.max_running, settings.block_size) == (100, 20, 3)
+
+
+def test_the_file_may_be_named_by_the_environment(yaml_file):
+    """As a container does."""
+    assert read(environ={"PENSTOCK_CONFIG": str(yaml_file("port: 7"))}).port == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4GiB", 4 << 30), ("512M", 512 << 20), ("1048576", 1 << 20), ("1.5k", 1536)],
+)
+def test_sizes_have_binary_units(text, value):
+    """Bytes, or a unit that says how many."""
+    assert read({"kv_cache_memory": text}).kv_cache_memory == value
+
+
+def test_lists_come_repeated_or_with_commas(yaml_file):
+    """A flag twice, a variable with commas, a YAML list."""
+    named = ("a", "b/c")
+    assert read({"served_model_name": ["a", "b/c"]}).served_model_name == named
+    assert read(environ={"PENSTOCK_SERVED_MODEL_NAME": "a, b/c"}).served_model_name == named
+    assert read(config=yaml_file("served_model_name: [a, b/c]")).served_model_name == named
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"PENSTOCK_PROT": "1"}, "did you mean port"),
+        ({"PENSTOCK_ZZZZZZZZ": "1"}, "docs/configuration.md"),
+        ({"PENSTOCK_PORT": "http"}, "PENSTOCK_PORT: must be a whole number"),
+        ({"PENSTOCK_PORT": "65536"}, "between 0 and 65535"),
+        ({"PENSTOCK_PORT": "9" * 5000}, "whole number"),
+        ({"PENSTOCK_DRAIN_TIMEOUT_S": "nan"}, "finite"),
+        ({"PENSTOCK_ENGINE": "magic"}, "one of torch, ledger"),
+        ({"PENSTOCK_METRICS_PUBLIC": "maybe"}, "true or false"),
+        ({"PENSTOCK_KV_CACHE_MEMORY": "lots"}, "4GiB"),
+        ({"PENSTOCK_API_KEY": ""}, "must not be empty"),
+        ({"PENSTOCK_API_KEY": "a,,b"}, "must not be empty"),
+        ({"PENSTOCK_MODEL_DIR": ""}, "must be a path"),
+    ],
+)
+def test_bad_values_are_refused_with_their_place(environ, told):
+    """One sentence says where and what instead."""
+    with pytest.raises(ConfigError, match=told):
+        read(environ=environ)
+
+
+@pytest.mark.parametrize(
+    "text", ["port: [1]", "prot: 1", "- port", "port: 1: 2", "port: true", "port: !!python/x 1"]
+)
+def test_bad_files_are_refused(yaml_file, text):
+    """Unknown keys, wrong shapes, and tags that would build objects."""
+    with pytest.raises(ConfigError, match=r"penstock\.yaml"):
+        read(config=yaml_file(text))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    """Silence would mean that its settings are ignored."""
+    with pytest.raises(ConfigError, match="cannot read"):
+        read(config=tmp_path / "none.yaml")
+
+
+def test_service_variables_of_kubernetes_are_not_settings():
+    """A Service named penstock puts them into every pod."""
+    links = {
+        "PENSTOCK_SERVICE_HOST": "10.0.0.1",
+        "PENSTOCK_SERVICE_PORT_HTTP": "80",
+        "PENSTOCK_PORT": "tcp://10.0.0.1:80",
+        "PENSTOCK_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert read(environ=links) == Settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_other_hosts_need_a_key(host):
+    """Nobody publishes a model by a typo."""
+    with pytest.raises(ConfigError, match="without an API key"):
+        read({"host": host})
+    assert read({"host": host}, {"PENSTOCK_API_KEY": "k"}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_is_this_machine(host):
+    """In all its spellings."""
+    assert is_loopback(host)
+
+
+def test_no_refusal_quotes_a_secret():
+    """Wrong keys are still keys."""
+    with pytest.raises(ConfigError) as refusal:
+        read(environ={"PENSTOCK_API_KEY": "sk-very secret"})
+    assert "sk-very" not in str(refusal.value)
+    assert "sk-k" not in repr(read({"api_key": ["sk-k"]}))
+
+
+def test_every_setting_is_documented_as_it_is():
+    """The reference has one row per setting, with its variable, default, unit and words."""
+    rows = [reference_row(field) for field in setting_fields()]
+    text = DOC.read_text()
+    missing = [row for row in rows if row not in text]
+    assert not missing, "docs/configuration.md lacks:\n" + "\n".join(missing)
+
+
+def reference_row(field):
+    default = field.default if field.default not in (None, ()) else "none"
+    return (
+        f"| `{field.name}` | `PENSTOCK_{field.name.upper()}` | {default} |"
+        f" {field.metadata['unit'] or '-'} | {field.metadata['doc']} |"
+    )

@@ -1,0 +1,175 @@
+"""Small decisions as values: paths, request ids, KV sizes, log lines, retry headers."""
+
+import io
+import json
+import logging
+import tomllib
+from pathlib import Path
+
+import pytest
+from starlette.exceptions import HTTPException
+
+import gateway
+from engines.errors import EngineDied, ModelRejected
+from gateway.edge import canonical
+from gateway.exchange import Exchange, request_id
+from gateway.kv_budget import KvNeed, plan_kv
+from gateway.lifecycle import Lifecycle, Phase
+from gateway.logs import JsonFormatter
+from gateway.replies import error_response
+from openai_compat.errors import Overloaded, Unavailable
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("/v1/models/", "/v1/models"),
+        ("/models", "/v1/models"),
+        ("/v1/v1/models", "/v1/models"),
+        ("/v1/v1/v1/chat/completions/", "/v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/livez", "/livez"),
+        ("/readyz/", "/readyz"),
+        ("/metrics", "/metrics"),
+        ("/", "/"),
+        ("/v1", "/v1"),
+        ("/v1/models/a/b", "/v1/models/a/b"),
+    ],
+)
+def test_every_spelling_of_a_path_is_one_route(path, route):
+    """With /v1, without, doubled, or with a slash at the end."""
+    assert canonical(path) == route
+
+
+@pytest.mark.parametrize("given", [b"abc", b"A-1._z", b"x" * 128])
+def test_a_sane_request_id_is_kept(given):
+    """So that a client finds its own request in our log."""
+    assert request_id([(b"x-request-id", given)]) == given.decode()
+
+
+@pytest.mark.parametrize("given", [b"", b"x" * 129, b"a b", b"a\r\nb", b'"}', "ü".encode(), b"a/b"])
+def test_any_other_request_id_is_replaced(given):
+    """It would stand in headers and log lines."""
+    made = request_id([(b"x-request-id", given)])
+    assert made.startswith("req-")
+    assert made != request_id([])
+
+
+def test_the_kv_cache_takes_what_is_asked_for():
+    """Whole blocks within the bytes given."""
+    need = KvNeed(token_bytes=1024, block_size=16, max_running=64, context=4096)
+    assert plan_kv(need, asked_bytes=100 * 16 * 1024 + 5, free_bytes=0).blocks == 100
+
+
+def test_the_kv_cache_takes_a_share_of_free_memory_by_default():
+    """A quarter, at most 4 GiB, and never more than could be filled."""
+    need = KvNeed(token_bytes=131_072, block_size=16, max_running=64, context=131_072)
+    assert plan_kv(need, asked_bytes=0, free_bytes=8 * GIB).blocks == 1024
+    assert plan_kv(need, asked_bytes=0, free_bytes=800 * GIB).blocks == 2048
+    small = KvNeed(token_bytes=1024, block_size=16, max_running=2, context=100)
+    assert plan_kv(small, asked_bytes=0, free_bytes=8 * GIB).blocks == 14
+
+
+def test_a_small_kv_cache_cuts_the_context_and_says_so():
+    """A request that can never fit is refused by its length, with the flag in sight."""
+    need = KvNeed(token_bytes=1024, block_size=16, max_running=4, context=4096)
+    budget = plan_kv(need, asked_bytes=10 * 16 * 1024, free_bytes=0)
+    assert budget.context == 160
+    assert "context cut from 4096 to 160 (--kv-cache-memory)" in str(budget)
+
+
+def test_a_kv_cache_without_a_block_is_refused():
+    """With the two flags that help."""
+    need = KvNeed(token_bytes=1024, block_size=16, max_running=4, context=4096)
+    with pytest.raises(ModelRejected, match="--kv-cache-memory"):
+        plan_kv(need, asked_bytes=1024, free_bytes=0)
+
+
+def log_line(log):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.Logger("test")  # noqa: LOG001 - one of its own, so nothing else hears it
+    logger.addHandler(handler)
+    log(logger)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\r\nb", "\u2028", "\ud800", "{}"])
+def test_a_log_record_is_one_json_line(text):
+    """Whatever its text."""
+    line = log_line(lambda log: log.info(text, extra={"facts": {"model": text}}))
+    assert line.count("\n") == 1
+    assert json.loads(line)["model"] == text
+
+
+def test_a_logged_error_shows_its_place_not_its_words():
+    """A message of someone else's may hold a prompt; ours are catalogued."""
+
+    def log_both(log):
+        try:
+            try:
+                raise ValueError("the prompt was: my secret")
+            except ValueError as error:
+                raise EngineDied("step failed") from error
+        except EngineDied as error:
+            log.error("fault", exc_info=error)
+
+    line = log_line(log_both)
+    assert "secret" not in line
+    described = json.loads(line)["error"]
+    assert described["message"] == "step failed"
+    assert described["cause"]["type"] == "builtins.ValueError"
+    assert "log_both" in described["stack"][0]
+
+
+def test_a_request_line_has_no_model_fields_before_there_is_a_model():
+    """A refused body is a short line."""
+    assert "model" not in Exchange("id", "POST", 1.0).facts(2.0)
+
+
+def test_retry_headers_are_what_the_sdks_read():
+    """Seconds rounded up, milliseconds exact, and a word on retrying at all."""
+    headers = error_response(Overloaded("full", retry_after_s=1.25)).headers
+    assert headers["retry-after"] == "2"
+    assert headers["retry-after-ms"] == "1250"
+    assert headers["x-should-retry"] == "true"
+    assert error_response(ValueError("x")).headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, "unknown_url"), (405, "method_not_allowed"), (418, "invalid_request")],
+)
+def test_what_the_router_raises_is_the_nested_object_too(status, code):
+    """With a string code, and without its words."""
+    response = error_response(HTTPException(status, "detail", {"Allow": "GET"}))
+    error = json.loads(response.body)["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert "detail" not in error["message"]
+    assert response.headers["allow"] == "GET"
+
+
+def test_a_lifecycle_only_moves_forward():
+    """Told to stop while loading, it never becomes ready."""
+    life = Lifecycle()
+    life.progress("weights")
+    assert life.detail == "weights"
+    with pytest.raises(Unavailable) as loading:
+        life.serving()
+    assert loading.value.reply.code == "loading"
+    life.drain()
+    life.ready(object())
+    assert life.phase is Phase.DRAINING
+    with pytest.raises(Unavailable) as draining:
+        life.serving()
+    assert draining.value.reply.code == "draining"
+
+
+def test_the_version_is_the_distributions():
+    """`--version` and the package say the same."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert gateway.__version__ == project["project"]["version"]
