@@ -5,7 +5,7 @@ are wanted, tokens are taken one by one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engines.api import FinishReason, TokenEvent, TokenLogprobs
 from engines.text.detokenizer import Detokenizer
@@ -26,14 +26,17 @@ class Piece:
     """What became visible of a choice. Pieces add up: an answer is the sum of its pieces."""
 
     text: str = ""
-    entries: list[TokenEntry] = field(default_factory=list)
+    entries: Sequence[TokenEntry] = ()
     finish: FinishReason | None = None
 
-    def add(self, later: "Piece") -> None:
-        """Append a later piece of the same choice."""
-        self.text += later.text
-        self.entries += later.entries
-        self.finish = later.finish
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """All pieces of one choice as one."""
+    return Piece(
+        "".join([piece.text for piece in pieces]),
+        [entry for piece in pieces for entry in piece.entries],
+        pieces[-1].finish if pieces else None,
+    )
 
 
 class Choice:
@@ -65,17 +68,17 @@ class Choice:
         return piece
 
     def _take_each(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> Piece:
-        piece = Piece()
+        text, entries = "", []
         for place, token in enumerate(tokens):
             self.completion_tokens += 1
             if logprobs is not None:
-                piece.entries.append(TokenEntry(token, logprobs[place], self._offset))
-            text = self._detokenizer.feed((token,))
-            self._offset += len(text)
-            piece.text += self._show(text)
+                entries.append(TokenEntry(token, logprobs[place], self._offset))
+            spelled = self._detokenizer.feed((token,))
+            self._offset += len(spelled)
+            text += self._show(spelled)
             if self.finish is not None:
                 break
-        return piece
+        return Piece(text, entries)
 
     def _show(self, text: str) -> str:
         """The part of new text that may be shown; ends the choice when a stop string matches."""

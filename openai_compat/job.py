@@ -1,15 +1,17 @@
 """The seam between dialect and process: what one HTTP call asks of an engine, and its renderer."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engines.api import GenerationRequest, TokenEvent
 from openai_compat.errors import ErrorReply
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What an event became: SSE bytes (possibly none), and choices the engine may stop now."""
+class Rendered(NamedTuple):
+    """What an event became: SSE bytes (possibly none), and choices the engine may stop now.
+
+    A named tuple because one is made per event: 0.2 us, where a frozen dataclass takes 0.5.
+    """
 
     frames: bytes
     ended: tuple[int, ...] = ()  # choices of that request whose stop string matched

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engines.api import FinishReason, GenerationRequest, TokenEvent
-from openai_compat.choice import Choice, Piece
+from openai_compat.choice import Choice, Piece, joined
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Rendered, Usage
 from openai_compat.sse import DONE, error_event
@@ -63,7 +63,7 @@ class EventRenderer:
         self._prompt_tokens = sum(len(request.prompt) for request in requests)
         self._cached = [0] * len(requests)
         self._include_usage = include_usage
-        self._pieces = None if stream else [Piece() for _ in choices]
+        self._pieces: list[list[Piece]] | None = None if stream else [[] for _ in choices]
 
     def begin(self) -> bytes:
         return self._shape.opening(len(self._choices)) if self._pieces is None else b""
@@ -78,7 +78,7 @@ class EventRenderer:
         if self._pieces is None:
             frames = self._frames(index, piece)
         else:
-            self._pieces[index].add(piece)
+            self._pieces[index].append(piece)
             frames = b""
         if piece.finish is not None and event.finish is None:
             return Rendered(frames, (event.choice,))
@@ -95,7 +95,7 @@ class EventRenderer:
         self._check_ended()
         if self._pieces is None:
             raise RuntimeError("a streamed answer keeps no pieces to fold")
-        return self._shape.answer(self._pieces, self.usage)
+        return self._shape.answer([joined(pieces) for pieces in self._pieces], self.usage)
 
     @property
     def usage(self) -> Usage:

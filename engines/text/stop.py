@@ -10,11 +10,11 @@ class StopMatcher:
     reading makes the result independent of how the text is cut into pieces.
     """
 
-    __slots__ = ("_held", "_longest", "_stops", "matched")
+    __slots__ = ("_first", "_held", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(sorted({stop for stop in stops if stop}, key=len, reverse=True))
-        self._longest = len(self._stops[0]) if self._stops else 0
+        self._first = frozenset(stop[0] for stop in self._stops)
         self._held = ""
         self.matched: str | None = None
 
@@ -22,6 +22,8 @@ class StopMatcher:
         """The text that is certain to be shown; nothing more once a stop string matched."""
         if self.matched is not None:
             return ""
+        if not self._held and self._first.isdisjoint(text):
+            return text  # most pieces: no character of it begins a stop string
         text = self._held + text
         end = self._first_match(text)
         if self.matched is None:
