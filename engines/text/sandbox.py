@@ -24,7 +24,8 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 MAX_LOOP_PASSES = 1_000_000
-MAX_SIZE = 16 << 20  # characters or items of one value, and characters of the output
+MAX_CHARS = 8 << 20  # of one value, and of the output
+_MAX_ITEMS = 100_000  # of one list
 _MAX_WIDTH = 10_000
 _MAX_POWER = 1000
 
@@ -188,19 +189,24 @@ def _charge(context: Context, iterable: object) -> object:
 
 
 def _capped(value: object) -> object:
-    if isinstance(value, (str, list, tuple)) and len(value) > MAX_SIZE:
-        raise SecurityError(f"a value of the template is larger than {MAX_SIZE} items")
+    if isinstance(value, str):
+        _check_size(len(value), MAX_CHARS)
+    elif isinstance(value, (list, tuple)):
+        _check_size(len(value), _MAX_ITEMS)
     return value
 
 
 def _check_repeat(left: object, right: object) -> None:
     for sequence, times in ((left, right), (right, left)):
-        if (
-            isinstance(sequence, (str, list, tuple))
-            and isinstance(times, int)
-            and len(sequence) * times > MAX_SIZE
-        ):
-            raise SecurityError(f"a repeat in the template is larger than {MAX_SIZE} items")
+        if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
+            _check_size(
+                len(sequence) * times, MAX_CHARS if isinstance(sequence, str) else _MAX_ITEMS
+            )
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise SecurityError(f"a value of the template is larger than {limit}")
 
 
 def _check_power(base: object, exponent: object) -> None:

@@ -13,7 +13,7 @@ import jinja2
 
 from engines.errors import ModelRejected
 from engines.text.model_files import read_object, read_text
-from engines.text.sandbox import MAX_SIZE, ClientFault, TemplateSandbox, with_budget
+from engines.text.sandbox import MAX_CHARS, ClientFault, TemplateSandbox, with_budget
 
 Message = Mapping[str, object]
 
@@ -99,8 +99,8 @@ class ChatTemplate:
         for piece in self._template.generate(variables):
             pieces.append(piece)
             size += len(piece)
-            if size > MAX_SIZE:
-                raise TemplateBroken(f"the output is larger than {MAX_SIZE} characters")
+            if size > MAX_CHARS:
+                raise TemplateBroken(f"the output is larger than {MAX_CHARS} characters")
         return "".join(pieces)
 
     def _keeps(self, messages: Sequence[Message], marks: Sequence[str]) -> bool:

@@ -1,5 +1,7 @@
 """Incremental decoding equals decoding at once, however the tokens are cut."""
 
+import itertools
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ ALL = {"byte-level": BYTE_LEVEL, "strip": STRIPPING, "keep": KEEPING, "words": W
 def chunks(draw, tokens):
     cuts = sorted(draw(st.lists(st.integers(0, len(tokens)), max_size=8)))
     edges = [0, *cuts, len(tokens)]
-    return [tokens[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [tokens[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @st.composite

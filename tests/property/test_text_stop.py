@@ -1,5 +1,7 @@
 """Stop strings against a naive reading of the whole text."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +32,7 @@ def held_back(text, stops):
 
 def cut(text, cuts):
     edges = [0, *sorted(min(place, len(text)) for place in cuts), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @settings(max_examples=600, deadline=None)

@@ -1,12 +1,16 @@
-"""Tiny fixed tokenizers and templates, made in memory: nothing is read from disk or network."""
+"""Tiny fixed tokenizers, and a served model over one; nothing is read from disk or network."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
+from engines.api import Capability, EngineInfo
+from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer as TextTokenizer
+from openai_compat.served import CallContext, ServedModel
 
 BOS, EOS = "<|bos|>", "<|im_end|>"
 SPECIALS = (BOS, "<|im_start|>", EOS)
@@ -55,7 +59,9 @@ def sentencepiece(*, strip: bool = True) -> Tokenizer:
     vocabulary: dict[str, int] = {"<unk>": 0, "<s>": 1, "</s>": 2}
     for byte in range(256):
         vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
-    letters = sorted({letter for word in WORDS for letter in word.replace(" ", "▁") if ord(letter) < 0x3000})
+    letters = sorted(
+        {letter for word in WORDS for letter in word.replace(" ", "▁") if ord(letter) < 0x3000}
+    )
     for piece in (*letters, "abcdefghijklmnopqrstuvwxyz"):
         for letter in piece:
             vocabulary.setdefault(letter, len(vocabulary))
@@ -79,14 +85,18 @@ def sentencepiece(*, strip: bool = True) -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *stripping]
     )
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<unk>", "<s>", "</s>")])
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True) for text in ("<unk>", "<s>", "</s>")]
+    )
     return tokenizer
 
 
 def word_pieces() -> Tokenizer:
     """A decoder that is neither: words joined by spaces, with their own tidying."""
     words = ("[UNK]", "hello", "world", "##s", ",", ".", "do", "n't", "it", "'s", "a")
-    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
@@ -104,3 +114,36 @@ def write_model_dir(path: Path, backend: Tokenizer, **config: object) -> Path:
     backend.save(str(path / "tokenizer.json"))
     (path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return path
+
+
+def served_model(
+    *,
+    template: str | None = CHATML,
+    backend: Tokenizer | None = None,
+    max_context: int = 512,
+    capabilities: Iterable[Capability] = Capability,
+    **changes: object,
+) -> ServedModel:
+    """A served model over the byte-level tokenizer, with every capability unless told."""
+    tokenizer = text_tokenizer(backend)
+    stop = tokenizer.token_id(EOS)
+    values: dict[str, object] = {
+        "name": "tiny",
+        "created": 1_700_000_000,
+        "info": EngineInfo(
+            model="tiny",
+            max_context=max_context,
+            vocab_size=tokenizer.vocab_size,
+            block_size=16,
+            num_blocks=256,
+            max_running=16,
+            capabilities=frozenset(capabilities),
+        ),
+        "tokenizer": tokenizer,
+        "template": None if template is None else ChatTemplate(template, tokenizer.named_tokens),
+        "stop_tokens": frozenset() if stop is None else frozenset({stop}),
+    }
+    return ServedModel(**{**values, **changes})
+
+
+CALL = CallContext(id="abc123", now=1_700_000_001, seed=7, cache_salt=b"salt")
