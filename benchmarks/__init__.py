@@ -1,0 +1,1 @@
+"""Figures for docs/performance.md: each module measures one thing and prints it."""

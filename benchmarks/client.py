@@ -1,0 +1,84 @@
+"""A load generator for any OpenAI-compatible server: streams over raw sockets, at little cost.
+
+Each arrival of bytes from the socket is one sample of time; tokens are counted by the server's own
+usage, so a server that merges tokens into one frame is neither rewarded nor punished.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass
+class Stream:
+    """What one streamed answer took, in seconds since the request was sent."""
+
+    sent: float = 0.0
+    first: float = 0.0  # time to the first token
+    ended: float = 0.0
+    gaps: list[float] = field(default_factory=list)  # between arrivals after the first token
+    tokens: int = 0
+    cached: int = 0
+
+
+async def stream(base_url: str, body: dict[str, object], api_key: str = "") -> Stream:
+    """POST /chat/completions with stream and usage; read to `[DONE]`. Raises on any other end."""
+    url = urlsplit(base_url)
+    payload = json.dumps(
+        {**body, "stream": True, "stream_options": {"include_usage": True}}
+    ).encode()
+    head = (
+        f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    ).encode()
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+        result = Stream(sent=time.perf_counter())
+        writer.write(head + payload)
+        await _read(reader, result)
+        return result
+    finally:
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
+    seen, last = b"", 0.0
+    while b"data: [DONE]" not in seen[-4096:]:
+        data = await reader.read(65536)
+        now = time.perf_counter()
+        if not data:
+            raise ConnectionError(f"the stream ended early: {seen[:300]!r}")
+        seen += data
+        if not seen.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"refused: {seen[:300]!r}")
+        if result.first:
+            result.gaps.append(now - last)
+        elif b'"content":"' in seen and seen.count(b"data: ") > 1:
+            result.first = now - result.sent
+        last = now
+    result.ended = last - result.sent
+    usage = json.loads(_last_event(seen, b'"usage":{'))["usage"]
+    result.tokens = usage["completion_tokens"]
+    details = usage.get("prompt_tokens_details") or {}
+    result.cached = details.get("cached_tokens", 0)
+
+
+def _last_event(seen: bytes, mark: bytes) -> bytes:
+    start = seen.rindex(b"data: ", 0, seen.rindex(mark)) + len(b"data: ")
+    return seen[start : seen.index(b"\n", start)]
+
+
+async def together(base_url: str, bodies: list[dict[str, object]]) -> tuple[list[Stream], float]:
+    """All bodies at once: the streams, and the wall time of the whole."""
+    begun = time.perf_counter()
+    streams = await asyncio.gather(*(stream(base_url, body) for body in bodies))
+    return list(streams), time.perf_counter() - begun
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` of the values lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
