@@ -54,7 +54,7 @@ def test_a_template_that_does_not_compile_is_refused():
 
 def test_the_template_refuses_a_conversation_in_its_own_words():
     """raise_exception is the client's fault."""
-    with pytest.raises(TemplateRefused, match="^no system role$"):
+    with pytest.raises(TemplateRefused, match=r"^no system role$"):
         render("{{ raise_exception('no system role') }}")
 
 

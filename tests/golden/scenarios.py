@@ -1,0 +1,144 @@
+"""Scripted calls whose bytes on the wire are fixed in the files beside this one.
+
+`python -m tests.golden.scenarios` writes the files anew; read the diff before committing it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
+from engines.errors import EngineDied
+from openai_compat.chat.lower import lower_chat
+from openai_compat.completions.lower import lower_completion
+from openai_compat.errors import reply_to
+from openai_compat.job import Job
+from openai_compat.models import card_body, list_body
+from tests.support.tokenizers import CALL, EOS, served_model
+
+HERE = Path(__file__).parent
+MODEL = served_model(aliases=("org/tiny",))
+Events = list[tuple[int, TokenEvent]]
+
+
+def ids(text: str) -> list[int]:
+    """Tokens of a text."""
+    return MODEL.tokenizer.encode(text, special=False)
+
+
+STOPPED = Finish(FinishReason.STOP, 0, stop_token=ids(EOS)[0])
+LENGTH = Finish(FinishReason.LENGTH, 0)
+
+
+def one_by_one(text: str, choice: int = 0, finish: Finish = STOPPED) -> list[TokenEvent]:
+    """An event per token, and the end."""
+    tokens = [*ids(text), ids(EOS)[0]] if finish is STOPPED else ids(text)
+    events = [TokenEvent(choice, [token], cached=1) for token in tokens]
+    events[-1].finish = finish
+    return events
+
+
+def with_logprobs(events: list[TokenEvent]) -> list[TokenEvent]:
+    """The events with made-up logprobs, two alternatives each."""
+    for event in events:
+        event.logprobs = [
+            TokenLogprobs(-0.25, ((token, -0.25), (ids("é")[0], float("-inf"))))
+            for token in event.tokens
+        ]
+    return events
+
+
+def chat(**fields: object) -> Job:
+    """A chat of one short message."""
+    messages = [{"role": "user", "content": "hello"}]
+    return lower_chat({"model": "tiny", "messages": messages, **fields}, MODEL, CALL)
+
+
+def completion(**fields: object) -> Job:
+    """A text completion."""
+    body = {"model": "org/tiny", "prompt": "hello", **fields}
+    return lower_completion(body, MODEL, CALL)
+
+
+def streamed(job: Job, events: Events) -> bytes:
+    """The whole body of a streamed answer."""
+    frames = [job.renderer.begin()]
+    frames += [job.renderer.feed(request, event).frames for request, event in events]
+    return b"".join([*frames, job.renderer.finish()])
+
+
+def failed(job: Job, events: Events) -> bytes:
+    """What is written before the connection is aborted."""
+    frames = [job.renderer.begin()]
+    frames += [job.renderer.feed(request, event).frames for request, event in events]
+    return b"".join([*frames, job.renderer.fail(reply_to(EngineDied("the engine died")))])
+
+
+def folded(job: Job, events: Events) -> bytes:
+    """The body of an answer that is not streamed."""
+    for request, event in events:
+        job.renderer.feed(request, event)
+    return job.renderer.fold() + b"\n"
+
+
+def first(events: list[TokenEvent]) -> Events:
+    """All events belong to the first request."""
+    return [(0, event) for event in events]
+
+
+def turns(*events: list[TokenEvent]) -> Events:
+    """The events of several choices in turn."""
+    longest = max(len(choice) for choice in events)
+    return [(0, choice[at]) for at in range(longest) for choice in events if at < len(choice)]
+
+
+USAGE = {"stream_options": {"include_usage": True}}
+TEXT = "hello world, né 😀"
+
+SCENARIOS: dict[str, Callable[[], bytes]] = {
+    "chat.sse": lambda: streamed(chat(stream=True, **USAGE), first(one_by_one(TEXT))),
+    "chat_two_choices.sse": lambda: streamed(
+        chat(stream=True, n=2),
+        turns(one_by_one("world", 1), one_by_one("hello world", 0, LENGTH)),
+    ),
+    "chat_stop_string.sse": lambda: streamed(
+        chat(stream=True, stop=["stop END"], **USAGE),
+        first(one_by_one("hello stop sto stop END world", finish=LENGTH)),
+    ),
+    "chat_logprobs.sse": lambda: streamed(
+        chat(stream=True, logprobs=True, top_logprobs=2), first(with_logprobs(one_by_one("né 😀")))
+    ),
+    "chat_failure.sse": lambda: failed(chat(stream=True), first(one_by_one(TEXT)[:2])),
+    "chat.json": lambda: folded(chat(), first(one_by_one(TEXT))),
+    "chat_two_choices.json": lambda: folded(
+        chat(n=2, logprobs=True),
+        turns(
+            with_logprobs(one_by_one("world", 1)),
+            with_logprobs(one_by_one("hello world", 0, LENGTH)),
+        ),
+    ),
+    "completion.sse": lambda: streamed(
+        completion(stream=True, **USAGE), first(one_by_one(TEXT, finish=LENGTH))
+    ),
+    "completion_echo.sse": lambda: streamed(
+        completion(stream=True, echo=True, prompt=[ids("hello"), ids(" world")]),
+        [
+            *((1, event) for event in one_by_one(" the sea")),
+            *((0, event) for event in one_by_one(" a fox")),
+        ],
+    ),
+    "completion_logprobs.sse": lambda: streamed(
+        completion(stream=True, logprobs=2), first(with_logprobs(one_by_one("né 😀")))
+    ),
+    "completion.json": lambda: folded(
+        completion(echo=True, stop="END"), first(one_by_one(" worldEND"))
+    ),
+    "completion_logprobs.json": lambda: folded(
+        completion(logprobs=1), first(with_logprobs(one_by_one("hello né")))
+    ),
+    "models.json": lambda: list_body([MODEL]) + b"\n",
+    "model.json": lambda: card_body({"tiny": MODEL}, "org/tiny") + b"\n",
+}
+
+if __name__ == "__main__":
+    for name, run in SCENARIOS.items():
+        (HERE / name).write_bytes(run())

@@ -1,0 +1,109 @@
+"""Bytes on the wire, fixed; and every one of them read by OpenAI's own types."""
+
+import json
+
+import pytest
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tests.golden.scenarios import HERE, SCENARIOS
+
+TYPES = {
+    "chat.completion.chunk": ChatCompletionChunk,
+    "chat.completion": ChatCompletion,
+    "text_completion": Completion,
+    "model": Model,
+}
+STREAMS = [name for name in SCENARIOS if name.endswith(".sse")]
+OURS = {"max_model_len"}  # documented extras of the model card
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_wire_bytes_are_the_golden_ones(name):
+    """A change of any byte is a decision, taken by changing the file."""
+    assert SCENARIOS[name]() == (HERE / name).read_bytes()
+
+
+def test_no_golden_file_is_left_over():
+    """Every file has its scenario."""
+    files = {path.name for path in HERE.iterdir() if path.suffix in (".sse", ".json")}
+    assert files == set(SCENARIOS)
+
+
+def events(name):
+    """The JSON objects of a stream; checks the framing of each."""
+    parts = (HERE / name).read_bytes().split(b"\n\n")
+    assert parts.pop() == b""
+    assert all(part.startswith(b"data: ") and b"\n" not in part for part in parts)
+    data = [part.removeprefix(b"data: ") for part in parts]
+    return [json.loads(value) for value in data if value != b"[DONE]"], data[-1]
+
+
+def objects(name):
+    if name.endswith(".sse"):
+        return [value for value in events(name)[0] if "error" not in value]
+    value = json.loads((HERE / name).read_bytes())
+    return value["data"] if value["object"] == "list" else [value]
+
+
+def extras(model):
+    """Fields that OpenAI's types do not know, however deep."""
+    if isinstance(model, list):
+        return {name for item in model for name in extras(item)}
+    if not hasattr(model, "model_fields_set"):
+        return set()
+    found = set(model.model_extra or ())
+    return found.union(*(extras(value) for _, value in model))
+
+
+def with_reason(value):
+    """OpenAI streams null reasons in text completions, which their own type leaves out."""
+    if value["object"] == "text_completion":
+        for choice in value["choices"]:
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+    return value
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_openais_types_read_every_object(name):
+    """Parsed and dumped again each object is the same, with no field they do not know."""
+    for value in map(with_reason, objects(name)):
+        parsed = TYPES[value["object"]].model_validate(value, strict=True)
+        assert extras(parsed) <= OURS
+        assert parsed.model_dump(mode="json", exclude_unset=True) == value
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if name != "chat_failure.sse"])
+def test_a_stream_is_role_text_finish_usage_done(name):
+    """Roles in index order and once; one choice per chunk; a finish each; usage; [DONE]."""
+    chunks, last = events(name)
+    assert last == b"[DONE]"
+    if not chunks[-1]["choices"]:
+        assert chunks.pop()["usage"]["total_tokens"] > 0
+    assert all(len(chunk["choices"]) == 1 for chunk in chunks)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    indices = sorted({choice["index"] for choice in choices})
+    if name.startswith("chat"):
+        roles = [choice["index"] for choice in choices if "role" in choice["delta"]]
+        assert roles == indices == [choice["index"] for choice in choices[: len(indices)]]
+    ends = sorted(choice["index"] for choice in choices if choice["finish_reason"])
+    assert ends == indices
+
+
+def test_a_failure_is_a_nested_error_and_no_clean_end():
+    """No [DONE] and no finish reason: the connection is aborted after it."""
+    chunks, last = events("chat_failure.sse")
+    assert json.loads(last) == chunks[-1]
+    assert chunks[-1]["error"]["code"] == "engine_died"
+    assert not any(choice["finish_reason"] for chunk in chunks[:-1] for choice in chunk["choices"])
+
+
+def test_one_answer_has_one_identity():
+    """id, created, model and fingerprint repeat on every chunk of a stream."""
+    for name in STREAMS:
+        repeated = {
+            tuple(chunk[key] for key in ("id", "created", "model", "system_fingerprint"))
+            for chunk in events(name)[0]
+            if "error" not in chunk
+        }
+        assert len(repeated) == 1
