@@ -13,6 +13,7 @@ from gateway.auth import Keyring
 from gateway.edge import METRICS, PUBLIC, Edge
 from gateway.exchange import Exchange, Outcome
 from gateway.lifecycle import Lifecycle
+from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
 from gateway.rest import chat, completions, health, models
@@ -55,8 +56,11 @@ def create_app(
     return Edge(app, keys=Keyring(settings.api_key), metrics=metrics, clock=clock, public=public)
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
-    return error_response(error)
+async def _refuse(request: Request, error: Exception) -> Response:
+    response = error_response(error)
+    if isinstance(error, EngineError) and response.status_code >= 500:
+        log_fault(error, Exchange.of(request.scope).id)  # any other fault goes on to the edge
+    return response
 
 
 async def _note_gone(request: Request, _: Exception) -> Response:

@@ -22,6 +22,7 @@ from gateway.rest.sse import WIRE
 from openai_compat.errors import ErrorReply, RequestRejected, Unavailable
 
 _LINGER_S = 5.0
+_HEADER_OVERHEAD = 4  # ": " and the line's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the head being parsed
+        self._unfinished_bytes = 0  # received since the last complete head
         self._in_head = True
+        self._heads = 0
         self._discarded = 0
         self._refused = False
         self._running: RequestResponseCycle | None = None
@@ -86,11 +89,11 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        was_in_head = self._in_head
+        heads = self._heads
         super().data_received(data)
-        if self._in_head and was_in_head:
-            self._head_bytes += len(data)
-            self._check_head()
+        if self._heads == heads and self._in_head:  # all of it belongs to one unfinished head
+            self._unfinished_bytes += len(data)
+            self._check_head(self._unfinished_bytes)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -99,16 +102,18 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
 
     def on_headers_complete(self) -> None:
         self._disarm()
         self._in_head = False
-        if self._check_head():
+        self._heads += 1
+        self._unfinished_bytes = 0
+        if self._check_head(self._head_bytes + len(self.url)):
             super().on_headers_complete()
 
-    def _check_head(self) -> bool:
-        fits = self._head_bytes + len(self.url or b"") <= self._limits.head_bytes
+    def _check_head(self, size: int) -> bool:
+        fits = size <= self._limits.head_bytes
         if not fits and not self.transport.is_closing():
             message = f"The request head is larger than {self._limits.head_bytes} bytes."
             self._refuse(RequestRejected(message, code="headers_too_large", status=431).reply)
