@@ -76,27 +76,27 @@ def paged_attention(  # noqa: PLR0913 - the signature is transformers'
     rows = query[0].transpose(0, 1)
     out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
     for group in batch.groups:
-        keys, values = kv.gather(layer, group.tiles, group.segments)
+        keys, values = kv.gather(layer, group.tiles, group.count)
         out[group.rows] = _attend(rows[group.rows], keys, values, group, rule)
     return out[None], None
 
 
 def _attend(rows: Tensor, keys: Tensor, values: Tensor, group: Group, rule: Rule) -> Tensor:
-    """Rows [segments * queries, heads, d] over keys [segments, kv_heads, tokens, d]; like rows.
+    """Rows [tiles * queries, heads, d] over keys [tiles, kv_heads, tokens, d]; like rows.
 
-    Axes: rows are "(s q) (h g) d" for h KV heads with g query heads each; queries "s h (g q) d".
+    Axes: rows are "(t q) (h g) d" for h KV heads with g query heads each; queries "t h (g q) d".
     """
-    segments, kv_heads, tokens, dim = keys.shape
+    tiles, kv_heads, tokens, dim = keys.shape
     shared = rows.shape[1] // kv_heads
-    split = rows.view(segments, group.queries, kv_heads, shared, dim)
-    queries = split.permute(0, 2, 3, 1, 4).reshape(segments, kv_heads, -1, dim)
-    mask = group.mask(rule.window).expand(segments, shared, group.queries, tokens)
-    mask = mask.reshape(segments, 1, -1, tokens)
+    split = rows.view(tiles, group.queries, kv_heads, shared, dim)
+    queries = split.permute(0, 2, 3, 1, 4).reshape(tiles, kv_heads, -1, dim)
+    mask = group.mask(rule.window).expand(tiles, shared, group.queries, tokens)
+    mask = mask.reshape(tiles, 1, -1, tokens)
     if rule.softcap is None and rule.sinks is None:
         out = scaled_dot_product_attention(queries, keys, values, mask, scale=rule.scale)
     else:
         out = _explicit(queries, keys, values, mask, rule)
-    split = out.view(segments, kv_heads, shared, group.queries, dim).permute(0, 3, 1, 2, 4)
+    split = out.view(tiles, kv_heads, shared, group.queries, dim).permute(0, 3, 1, 2, 4)
     return split.reshape(rows.shape)
 
 
@@ -108,8 +108,8 @@ def _explicit(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rule:
     scores = scores.masked_fill(~mask, float("-inf"))
     if rule.sinks is None:
         return torch.softmax(scores, dim=-1).to(values.dtype) @ values
-    segments, kv_heads, folded, _ = scores.shape
+    tiles, kv_heads, folded, _ = scores.shape
     per_head = rule.sinks.float().view(1, kv_heads, -1, 1)
-    per_row = per_head.expand(segments, -1, -1, folded // per_head.shape[2])
-    scores = torch.cat([scores, per_row.reshape(segments, kv_heads, folded, 1)], dim=-1)
+    per_row = per_head.expand(tiles, -1, -1, folded // per_head.shape[2])
+    scores = torch.cat([scores, per_row.reshape(tiles, kv_heads, folded, 1)], dim=-1)
     return torch.softmax(scores, dim=-1)[..., :-1].to(values.dtype) @ values

@@ -1,16 +1,19 @@
 """A step plan as the tensors a forward pass needs, built and moved to the device once per step.
 
-Segments are gathered into *groups* of one shape, so that attention is one call per group:
+Rows are cut into *tiles* whose shape follows from positions alone, never from how a prompt was
+chunked or who else is in the batch; tiles of one shape are one attention call, a *group*:
 
-    decode group   S segments of one row; same padded number of blocks, a power of two
-    prefill group  one segment of Q rows
+    decode   one row; keys are its own blocks, padded to a power of two of them
+    prefill  the rows at positions [32 t, 32 t + 32) of a segment, absent ones as padding;
+             keys are the blocks up to the end of that range
 
-A decode row is padded to a power of two of its *own* blocks, not to the longest row of the batch:
-the arithmetic a row goes through is then a function of its own length, whoever runs beside it, and
-a short row does not pay for a long one.
+So the arithmetic a row goes through is a function of its sequence (bit for bit where the kernels
+are, see docs/engines/torch.md), a short row does not pay for a long one, and a prompt does not pay
+for the keys it may not see. Padding is a dummy row that writes to the scratch block.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -27,19 +30,31 @@ Int64Array = npt.NDArray[np.int64]
 # of one row are padded with a dummy, so that a token does not depend on the batch it was in.
 MIN_ROWS = 2
 
+# Queries per prefill tile. Smaller wastes less on short chunks, larger gathers keys less often.
+TILE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows of one segment that attend together; `rows` and `positions` are of equal length."""
+
+    rows: Int64Array
+    positions: Int64Array
+    table: Int64Array  # blocks, padding included
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Segments of `queries` rows each that attend over the same number of blocks."""
+    """Tiles of one shape: `queries` rows each over the same number of blocks."""
 
-    rows: Tensor  # int64 [segments * queries], into the rows of the step
-    tiles: Tensor  # int64 [segments * kv_heads * blocks], see kv.py
-    positions: Tensor  # int64 [segments, queries]
-    tokens: int  # blocks * block_size, keys gathered per segment
+    rows: Tensor  # int64 [count * queries], into the rows of the step
+    tiles: Tensor  # int64 [count * kv_heads * blocks], see kv.py
+    positions: Tensor  # int64 [count, queries]
+    tokens: int  # blocks * block_size, keys gathered per tile
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     @property
-    def segments(self) -> int:
+    def count(self) -> int:
         return self.positions.shape[0]
 
     @property
@@ -47,7 +62,7 @@ class Group:
         return self.positions.shape[1]
 
     def mask(self, window: int | None) -> Tensor:
-        """Bool [segments, 1, queries, tokens], true where a row may look; built once per window.
+        """Bool [count, 1, queries, tokens], true where a row may look; built once per window.
 
         A window of w tokens is the row itself and the w - 1 before it.
         """
@@ -84,58 +99,76 @@ class Packer:
 
     def pack(self, plan: StepPlan) -> Batch:
         """Copy everything out of the plan; its buffers may be overwritten afterwards."""
-        tokens, positions, slots = (
-            np.asarray(a, np.int64) for a in (plan.tokens, plan.positions, plan.write_slots)
-        )
-        dummies = max(0, MIN_ROWS - plan.rows)
-        tokens = np.append(tokens, np.zeros(dummies, np.int64))
-        slots = np.append(slots, np.full(dummies, self.scratch * self.block_size))
+        tiles = [tile for segment in _segments(plan) for tile in self._tiles(*segment, plan.rows)]
+        dummy = plan.rows < MIN_ROWS or any(plan.rows in tile.rows for tile in tiles)
+        slots = np.asarray(plan.write_slots, np.int64)
+        if dummy:
+            scratch = np.full(1, self.scratch)
+            tiles.append(Tile(np.full(1, plan.rows), np.zeros(1, np.int64), scratch))
+            slots = np.append(slots, scratch * self.block_size)
         return Batch(
-            tokens=self._tensor(tokens)[None],
-            positions=self._tensor(np.append(positions, np.zeros(dummies, np.int64)))[None],
+            tokens=self._tensor(_padded(plan.tokens, len(slots)))[None],
+            positions=self._tensor(_padded(plan.positions, len(slots)))[None],
             blocks=self._tensor(slots // self.block_size),
             offsets=self._tensor(slots % self.block_size),
             logits_rows=self._tensor(_at_least(MIN_ROWS, np.asarray(plan.sample_rows, np.int64))),
-            groups=tuple(self._groups(plan, dummies)),
+            groups=self._groups(tiles),
         )
 
-    def _groups(self, plan: StepPlan, dummies: int) -> list[Group]:
-        """Decode groups by padded blocks, then one group per longer segment."""
-        decode: defaultdict[int, list[tuple[int, int, Int64Array]]] = defaultdict(list)
-        prefill: list[Group] = []
-        bounds = zip(pairwise(plan.row_starts), pairwise(plan.table_starts), strict=True)
-        for past, ((start, stop), (first, last)) in zip(plan.past, bounds, strict=True):
-            needed = -(-(int(past) + int(stop) - int(start)) // self.block_size)
-            table = np.asarray(plan.tables[first : min(last, first + needed)], np.int64)
-            if stop - start == 1:
-                decode[_power_of_two(needed)].append((int(start), int(past), table))
-            else:
-                positions = np.arange(past, past + stop - start)[None]
-                prefill.append(self._group(np.arange(start, stop), positions, table[None]))
-        for row in range(plan.rows, plan.rows + dummies):
-            decode[1].append((row, 0, np.array([self.scratch])))
-        return [self._decode_group(blocks, rows) for blocks, rows in decode.items()] + prefill
+    def _tiles(
+        self, start: int, past: int, rows: int, table: Int64Array, dummy: int
+    ) -> Iterator[Tile]:
+        """The tiles of one segment: its first row, tokens before it, its rows and its blocks."""
+        if rows == 1:
+            blocks = -(-(past + 1) // self.block_size)
+            yield Tile(
+                np.full(1, start), np.full(1, past), self._table(table, _power_of_two(blocks))
+            )
+            return
+        for first in range(past - past % TILE, past + rows, TILE):
+            positions = np.arange(first, first + TILE)
+            absent = (positions < past) | (positions >= past + rows)
+            yield Tile(
+                rows=np.where(absent, dummy, start + positions - past),
+                positions=positions,
+                table=self._table(table, -(-(first + TILE) // self.block_size)),
+            )
 
-    def _decode_group(self, blocks: int, members: list[tuple[int, int, Int64Array]]) -> Group:
-        rows, past, tables = zip(*members, strict=True)
-        padded = np.full((len(rows), blocks), self.scratch)
-        for line, table in zip(padded, tables, strict=True):
-            line[: len(table)] = table
-        return self._group(np.array(rows), np.array(past)[:, None], padded)
+    def _table(self, table: Int64Array, blocks: int) -> Int64Array:
+        """The first `blocks` blocks of a table, scratch where it has fewer."""
+        return np.append(table[:blocks], np.full(max(0, blocks - len(table)), self.scratch))
 
-    def _group(self, rows: Int64Array, positions: Int64Array, tables: Int64Array) -> Group:
-        """Tables are int64 [segments, blocks]."""
+    def _groups(self, tiles: list[Tile]) -> tuple[Group, ...]:
+        shapes: defaultdict[tuple[int, int], list[Tile]] = defaultdict(list)
+        for tile in tiles:
+            shapes[len(tile.rows), len(tile.table)].append(tile)
+        return tuple(self._group(members) for members in shapes.values())
+
+    def _group(self, members: list[Tile]) -> Group:
+        tables = np.stack([tile.table for tile in members])
         heads = np.arange(self.kv_heads)[:, None]
-        tiles = tables[:, None, :] * self.kv_heads + heads
         return Group(
-            rows=self._tensor(rows),
-            tiles=self._tensor(tiles.ravel()),
-            positions=self._tensor(positions),
+            rows=self._tensor(np.concatenate([tile.rows for tile in members])),
+            tiles=self._tensor((tables[:, None, :] * self.kv_heads + heads).ravel()),
+            positions=self._tensor(np.stack([tile.positions for tile in members])),
             tokens=tables.shape[1] * self.block_size,
         )
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
+
+
+def _segments(plan: StepPlan) -> Iterator[tuple[int, int, int, Int64Array]]:
+    """First row, tokens before it, rows and blocks of each segment."""
+    bounds = zip(pairwise(plan.row_starts), pairwise(plan.table_starts), strict=True)
+    for past, ((start, stop), (first, last)) in zip(plan.past, bounds, strict=True):
+        table = np.asarray(plan.tables[first:last], np.int64)
+        yield int(start), int(past), int(stop - start), table
+
+
+def _padded(values: npt.NDArray[np.int32], count: int) -> Int64Array:
+    """Values, then zeros up to `count`."""
+    return np.append(values, np.zeros(count - len(values), np.int64)).astype(np.int64)
 
 
 def _power_of_two(count: int) -> int:

@@ -55,12 +55,12 @@ class KvBlocks:
         self._keys[layer][blocks, :, offsets] = keys
         self._values[layer][blocks, :, offsets] = values
 
-    def gather(self, layer: int, tiles: Tensor, segments: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [segments, kv_heads, tokens, head_dim].
+    def gather(self, layer: int, tiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [count, kv_heads, tokens, head_dim].
 
-        Tiles are int64 [segments * kv_heads * blocks], the blocks of one head in order.
+        Tiles are int64 [count * kv_heads * blocks], the blocks of one head in order.
         """
-        shape = (segments, self.kv_heads, -1, self.head_dim)
+        shape = (count, self.kv_heads, -1, self.head_dim)
         flat = (-1, self.block_size, self.head_dim)
         keys = self._keys[layer].view(flat).index_select(0, tiles).view(shape)
         values = self._values[layer].view(flat).index_select(0, tiles).view(shape)

@@ -1,10 +1,14 @@
 """Every family on offer generates what transformers generates, token for token, in float32."""
 
+import asyncio
 from functools import cache
 
 import numpy as np
 import pytest
 
+from engines.api import Capability, EngineInfo, EngineLoad, GenerationRequest, RequestId, Sampling
+from engines.limits import Limits
+from engines.stepped import SteppedEngine
 from engines.torch.families import FAMILIES
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
@@ -32,6 +36,61 @@ def loaded(tiny):
 def driver(tiny, *, seed=0) -> Driver:
     runner = TorchRunner(loaded(tiny), num_blocks=BLOCKS, block_size=BLOCK, max_lanes=64)
     return Driver(runner, num_blocks=BLOCKS, block_size=BLOCK, seed=seed)
+
+
+def engine(tiny, *, blocks: int) -> SteppedEngine:
+    facts = loaded(tiny).facts
+    limits = Limits(
+        max_context=facts.max_context,
+        max_running=32,
+        tokens_per_step=71,
+        block_size=BLOCK,
+        num_blocks=blocks,
+        vocab_size=facts.vocab_size,
+    )
+    runner = TorchRunner(loaded(tiny), num_blocks=blocks, block_size=BLOCK, max_lanes=32)
+    info = EngineInfo(
+        model=tiny.name,
+        max_context=limits.max_context,
+        vocab_size=limits.vocab_size,
+        block_size=BLOCK,
+        num_blocks=blocks,
+        max_running=limits.max_running,
+        capabilities=frozenset(Capability),
+    )
+    return SteppedEngine(info, limits, runner)
+
+
+async def generate(running: SteppedEngine, wave: str, *, n: int = 1) -> list[list[list[int]]]:
+    """The choices of every start, all asked for at once."""
+    greedy = Sampling(max_tokens=NEW, temperature=0.0)
+    requests = [
+        GenerationRequest(RequestId(f"{wave}-{i}"), tuple(start), greedy, n)
+        for i, start in enumerate(STARTS)
+    ]
+    return await asyncio.gather(*(_choices(running, request) for request in requests))
+
+
+async def _choices(running: SteppedEngine, request: GenerationRequest) -> list[list[int]]:
+    choices: list[list[int]] = [[] for _ in range(request.n)]
+    async for event in running.generate(request):
+        choices[event.choice] += event.tokens
+    return choices
+
+
+def serve(tiny, *, blocks: int = BLOCKS, waves: int = 1, n: int = 1):
+    """The choices of the last wave of all starts through the whole engine, and its counters."""
+
+    async def run() -> tuple[list[list[list[int]]], EngineLoad]:
+        running = engine(tiny, blocks=blocks)
+        await running.start()
+        for wave in range(waves):
+            choices = await generate(running, str(wave), n=n)
+        load = running.load()
+        await running.stop(grace_s=10)
+        return choices, load
+
+    return asyncio.run(run())
 
 
 def test_every_family_on_offer_has_an_equality_test():
@@ -104,3 +163,34 @@ def test_choices_that_share_a_prompt_match(tiny):
         fork.computed = parent.computed
     drive.step([Run(s, 1) for s in (*forks, parent)], copies=copies)
     assert drive.finish([parent, *forks], NEW) == [expected] * 3
+
+
+@each_model
+def test_the_engine_matches_in_a_mixed_batch(tiny):
+    """32 requests at once through the scheduler, prompts chunked by a budget of 71 rows."""
+    choices, load = serve(tiny)
+    assert choices == [[line] for line in truth(tiny)]
+    assert load.blocks_used == 0
+
+
+@each_model
+def test_the_engine_matches_on_prefix_hits(tiny):
+    """The second time around, prompts come from the cache."""
+    choices, load = serve(tiny, waves=2)
+    assert choices == [[line] for line in truth(tiny)]
+    assert load.prefix_hit_tokens > 1000
+
+
+@each_model
+def test_the_engine_matches_after_preemption(tiny):
+    """A pool of 24 blocks holds a tenth of what 32 requests need."""
+    choices, load = serve(tiny, blocks=24)
+    assert choices == [[line] for line in truth(tiny)]
+    assert load.preemptions > 3
+
+
+@each_model
+def test_the_engine_matches_for_several_choices(tiny):
+    """Greedy choices share the prompt's blocks, part, and say the same."""
+    choices, _ = serve(tiny, n=3)
+    assert choices == [[line] * 3 for line in truth(tiny)]
