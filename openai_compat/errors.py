@@ -9,8 +9,9 @@ ApiError
 ├── PayloadTooLarge      413
 ├── UnsupportedMedia     415
 ├── Overloaded           429 with Retry-After: queues are full
-├── Unavailable          503 with Retry-After: loading, draining, or the engine is gone
-└── ServerFault          500: our bug; details stay in the log
+└── Unavailable          503 with Retry-After: loading, draining, or the engine is gone
+
+Any other exception is our bug: 500, and the details stay in the log.
 
 `reply_to` maps any exception, ours or the engine's, to an `ErrorReply`; the table below it is
 complete over the engine's tree (a test walks both trees).

@@ -48,10 +48,7 @@ def scattered(draw, choices, *, logprobs):
     for choice, (tokens, end) in enumerate(choices):
         cuts = sorted(draw(st.lists(st.integers(0, max(0, len(tokens) - 1)), max_size=5)))
         edges = [0, *cuts]
-        queue = [
-            event(choice, tokens[a:b], logprobs)
-            for a, b in zip(edges, cuts, strict=False)
-        ]
+        queue = [event(choice, tokens[a:b], logprobs) for a, b in zip(edges, cuts, strict=False)]
         queues.append([*queue, event(choice, tokens[edges[-1] :], logprobs, end)])
     events = []
     while any(queues):
@@ -95,7 +92,9 @@ def stream_of(renderer, events):
 def test_any_delivery_folds_to_the_same_answer(answer, stops, logprobs, data):
     """Chunks and interleaving leave text, reasons, logprobs and usage as they are."""
     model, choices = answer
-    plain = folded(chat(model, choices, stops, logprobs=logprobs), whole(choices, logprobs=logprobs))
+    plain = folded(
+        chat(model, choices, stops, logprobs=logprobs), whole(choices, logprobs=logprobs)
+    )
     events = scattered(data.draw, choices, logprobs=logprobs)
     assert folded(chat(model, choices, stops, logprobs=logprobs), events) == plain
 

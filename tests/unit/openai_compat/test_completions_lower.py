@@ -1,0 +1,99 @@
+"""A text completion to engine requests, by value."""
+
+import pytest
+
+from tests.support.tokenizers import BOS, byte_level, sentencepiece, served_model
+
+MODEL = served_model()
+
+
+def ids(text):
+    return tuple(MODEL.tokenizer.encode(text, special=False))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("hello world", [ids("hello world")]),
+        (["hello", " world"], [ids("hello"), ids(" world")]),
+        ([5, 6, 7], [(5, 6, 7)]),
+        ([[5, 6], [7]], [(5, 6), (7,)]),
+    ],
+)
+def test_a_prompt_has_four_forms(complete, prompt, expected):
+    """Text, texts, ids, lists of ids: one engine request per prompt, in order."""
+    job = complete(prompt=prompt)
+    assert [request.prompt for request in job.requests] == expected
+
+
+def test_requests_of_one_call_have_their_own_names(complete):
+    """A single prompt keeps the call's id; several are numbered."""
+    assert [request.id for request in complete().requests] == ["abc123"]
+    requests = complete(prompt=["a", "b"]).requests
+    assert [request.id for request in requests] == ["abc123-0", "abc123-1"]
+    assert complete().id == "cmpl-abc123"
+
+
+def test_sixteen_tokens_unless_told(complete):
+    """OpenAI's default for text completions."""
+    assert complete().requests[0].sampling.max_tokens == 16
+    assert complete(max_tokens=3).requests[0].sampling.max_tokens == 3
+
+
+def test_the_servers_seed_differs_between_prompts_and_the_clients_does_not(complete):
+    """Equal prompts get their own texts by chance, and the same text for the same seed."""
+    seeds = [request.sampling.seed for request in complete(prompt=["a"] * 4).requests]
+    assert len(set(seeds)) == 4
+    assert all(-(2**63) <= seed < 2**63 for seed in seeds)
+    given = [request.sampling.seed for request in complete(prompt=["a"] * 4, seed=9).requests]
+    assert given == [9] * 4
+
+
+def test_texts_get_what_the_post_processor_adds_and_ids_do_not(complete):
+    """BOS before a text, as transformers has it; token ids are taken as they are."""
+    model = served_model(backend=byte_level(bos=True))
+    bos = model.tokenizer.token_id(BOS)
+    assert complete(model=model).requests[0].prompt[0] == bos
+    assert complete(model=model, prompt=[5]).requests[0].prompt == (5,)
+
+
+def test_logprobs_and_n_reach_the_engine(complete):
+    """0 asks for the sampled token's own logprob only."""
+    request = complete(logprobs=0, n=3).requests[0]
+    assert (request.sampling.logprobs, request.n) == (0, 3)
+
+
+@pytest.mark.parametrize("best_of", [1, 2, None])
+def test_best_of_that_changes_nothing_is_accepted(complete, best_of):
+    """1 or n."""
+    assert complete(n=2, best_of=best_of).requests[0].n == 2
+
+
+def test_echo_with_logprobs_is_refused(complete, refusal):
+    """It needs logprobs of the prompt."""
+    reply = refusal(complete, echo=True, logprobs=1)
+    assert (reply.code, reply.param) == ("unsupported_parameter", "echo")
+
+
+def test_one_bad_prompt_of_many_is_named(complete, refusal):
+    """Nothing of the call is started."""
+    reply = refusal(complete, prompt=[[1], [2, 10**6]])
+    assert reply.param == "prompt[1][1]"
+
+
+def test_a_prompt_too_long_is_refused_with_the_figures(complete, refusal):
+    """Text or ids alike."""
+    for prompt in ([1] * 512, [[1], [1] * 600], "hello" * 600):
+        reply = refusal(complete, prompt=prompt)
+        assert reply.code == "context_length_exceeded"
+        assert reply.param.startswith("prompt")
+        assert "512" in reply.message
+
+
+def test_a_text_goes_on_from_its_prompt(complete):
+    """A sentencepiece continuation keeps its first space."""
+    model = served_model(backend=sentencepiece(), stop_tokens=frozenset())
+    job = complete(model=model, prompt="hello")
+    choice = job.renderer._choices[0]
+    tokens = model.tokenizer.encode("world", special=False)
+    assert choice._detokenizer.feed(tokens) == " world"
