@@ -4,6 +4,7 @@ Engines are imported when they are chosen: importing torch takes seconds, and a 
 workers never needs it.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,9 @@ def open_engine(settings: Settings, report: Report, on_death: OnDeath) -> Opened
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
     report("importing torch")
+    # Read once, when the OpenMP library loads: spinning at barriers starves the event loop and
+    # whatever else shares the cores (docs/adr/0006-passive-waits.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
         import torch
 
