@@ -131,7 +131,8 @@ def test_roles_reach_the_template(chat):
 
 def test_names_ids_and_reasoning_are_variables_of_the_template(chat):
     """Templates that use them find them; both spellings of reasoning are taken."""
-    source = "{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}{% endfor %}"
+    shown = "{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}"
+    source = "{% for m in messages %}" + shown + "{% endfor %}"
     messages = [
         {"role": "user", "content": "u", "name": "ann"},
         {"role": "assistant", "content": "a", "reasoning": "why"},
