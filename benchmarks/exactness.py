@@ -76,6 +76,10 @@ class Bench:
 def alone(_driver: Driver, seq: Seq) -> Steps:
     """The prompt whole, the output row by row."""
     yield [Run(seq, seq.prompt)]
+    yield from one_by_one(seq)
+
+
+def one_by_one(seq: Seq) -> Steps:
     while seq.pending:
         yield [Run(seq, 1)]
 
@@ -86,24 +90,20 @@ def chunked(_driver: Driver, seq: Seq) -> Steps:
     while left := seq.prompt - seq.computed:
         size = min(left, next(sizes))
         yield [Run(seq, left if left - size == 1 else size)]
-    yield from alone_from(seq)
+    yield from one_by_one(seq)
 
 
-def alone_from(seq: Seq) -> Steps:
-    while seq.pending:
-        yield [Run(seq, 1)]
-
-
-def after_hit(driver: Driver, seq: Seq) -> Steps:
+def after_hit(_driver: Driver, seq: Seq) -> Steps:
     """Full blocks of the prompt were computed by another, longer prompt; two tokens remain."""
     shared = (seq.prompt - 2) // BLOCK
     if shared > 0:
-        other = Seq(0, [*seq.tokens[: shared * BLOCK], *range(5, 45)], 0)
+        tokens = [*seq.tokens[: shared * BLOCK], *range(5, 45)]
+        other = Seq(0, tokens, prompt=len(tokens) + 1)  # so that none of its rows is compared
         yield [Run(other, other.pending)]
         seq.table = other.table[:shared]
         seq.computed = shared * BLOCK
     yield [Run(seq, seq.prompt - seq.computed)]
-    yield from alone_from(seq)
+    yield from one_by_one(seq)
 
 
 def replayed(_driver: Driver, seq: Seq) -> Steps:

@@ -15,6 +15,7 @@ from engines.errors import ModelRejected
 from engines.torch import attention
 from engines.torch.checkpoint import check_weights
 from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
+from engines.torch.linear import make_rowwise
 
 Progress = Callable[[str, float], None]
 
@@ -48,8 +49,10 @@ def open_model(
     kind = _dtype(dtype, facts, target)
     report("weights", 0.1)
     module = _load(path, facts, kind).to(target)
+    module = module.eval().requires_grad_(requires_grad=False)
+    make_rowwise(module, device=target, dtype=kind)
     report("ready", 1.0)
-    return LoadedModel(module.eval().requires_grad_(requires_grad=False), facts, target, kind)
+    return LoadedModel(module, facts, target, kind)
 
 
 def _ignore(_phase: str, _fraction: float) -> None:
