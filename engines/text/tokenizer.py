@@ -18,9 +18,9 @@ from pathlib import Path
 import tokenizers
 
 from engines.errors import ModelRejected
-from engines.text.detokenizer import ByteLevelDetokenizer, Detokenizer, WindowDetokenizer
+from engines.text.detokenizer import Detokenizer
 from engines.text.model_files import read_object, read_text
-from engines.text.pieces import byte_level_bytes, byte_level_table, fallback_byte
+from engines.text.spelling import ByteLevelSpelling, ContextualSpelling, Spelling
 
 # The names tokenizer_config.json may give; chat templates see them under these names.
 _NAMED = (
@@ -32,7 +32,6 @@ _NAMED = (
     "cls_token",
     "mask_token",
 )
-_REPLACEMENT = "\ufffd"
 
 
 class Tokenizer:
@@ -41,26 +40,17 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, named: Mapping[str, str]) -> None:
         self._backend = backend
         self.named_tokens = dict(named)
-        self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = 1 + max(self._vocabulary.values(), default=-1)
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         added = backend.get_added_tokens_decoder()
-        self._specials = frozenset(token for token, entry in added.items() if entry.special)
         self._added = frozenset(added)
-        decoder = json.loads(backend.to_str()).get("decoder") or {}
-        self._byte_level = decoder.get("type") == "ByteLevel"
-        self._bytes = byte_level_table(self._vocabulary, self._specials) if self._byte_level else []
-        self._texts = _whole_texts(self._bytes)
-        self._fallback = (
-            _fallback_bytes(self._vocabulary) if "ByteFallback" in json.dumps(decoder) else {}
+        self.special_tokens = frozenset(token for token, entry in added.items() if entry.special)
+        self._spelling: Spelling = (
+            ByteLevelSpelling(vocabulary, self.special_tokens)
+            if _is_byte_level(backend)
+            else ContextualSpelling(self.decode, vocabulary, self.special_tokens)
         )
-        # Ids that a decode does not leave out; the byte-level way needs no such set.
-        self._spelled = (
-            frozenset()
-            if self._byte_level
-            else frozenset(self._vocabulary.values()) - self._specials
-        )
-        self._described: dict[int, tuple[str, bytes]] = {}
-        self.max_token_bytes = max((len(piece.encode()) for piece in self._vocabulary), default=1)
+        self._described: dict[int, tuple[str, bytes]] = {}  # at most one entry per token
 
     @classmethod
     def from_directory(cls, path: Path) -> "Tokenizer":
@@ -80,14 +70,9 @@ class Tokenizer:
         )
         return cls(backend, named)
 
-    @property
-    def special_tokens(self) -> frozenset[int]:
-        """Ids that a decode leaves out."""
-        return self._specials
-
     def token_id(self, text: str) -> int | None:
         """The id of the token spelled exactly so, or None."""
-        return self._vocabulary.get(text)
+        return self._backend.token_to_id(text)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Tokens of a text; with `special`, also those the post-processor puts around it."""
@@ -99,9 +84,7 @@ class Tokenizer:
 
     def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         """A fresh incremental decoder; `after` are tokens that the text goes on from."""
-        if self._byte_level:
-            return ByteLevelDetokenizer(self._bytes, self._texts)
-        return WindowDetokenizer(self.decode, self._spelled, self._fallback, self._neighbour(after))
+        return self._spelling.detokenizer(after)
 
     def token_text(self, token: int) -> str:
         """What one token spells in the middle of a text; half a character is U+FFFD."""
@@ -110,13 +93,6 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The exact bytes one token adds, half a character included."""
         return self._describe(token)[1]
-
-    def _neighbour(self, after: Sequence[int]) -> list[int]:
-        """The last token that spells text: enough to tell a decoder that the text goes on."""
-        for token in reversed(after):
-            if token in self._spelled and token not in self._fallback:
-                return [token]
-        return []
 
     def _describe(self, token: int) -> tuple[str, bytes]:
         known = self._described.get(token)
@@ -130,14 +106,13 @@ class Tokenizer:
             return "", b""
         if token in self._added:
             return piece, piece.encode()
-        byte = self._fallback.get(token)
-        if self._byte_level or byte is not None:
-            raw = byte_level_bytes(piece) if byte is None else bytes([byte])
-            return raw.decode(errors="replace"), raw
-        # Decoders may strip the very first space, so the token is decoded twice in a row.
-        once, twice = self.decode([token]), self.decode([token, token])
-        text = twice[len(once) :]
-        return text, text.encode()
+        raw = self._spelling.token_bytes(token, piece)
+        return raw.decode(errors="replace"), raw
+
+
+def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    decoder = backend.decoder
+    return decoder is not None and json.loads(decoder.__getstate__()).get("type") == "ByteLevel"
 
 
 def _named_tokens(config: Mapping[str, object], file: Path) -> dict[str, str]:
@@ -152,19 +127,3 @@ def _named_tokens(config: Mapping[str, object], file: Path) -> dict[str, str]:
             raise ModelRejected(f"{file}: {name} must be a string or an object with `content`")
         named[name] = text
     return named
-
-
-def _whole_texts(table: Sequence[bytes]) -> list[str | None]:
-    """The text of each token that is whole characters, None where it holds part of one."""
-    texts: list[str | None] = []
-    for piece in table:
-        text = piece.decode(errors="replace")
-        # A piece that really spells U+FFFD takes the slow way too, and comes out the same.
-        texts.append(None if _REPLACEMENT in text else text)
-    return texts
-
-
-def _fallback_bytes(vocabulary: Mapping[str, int]) -> dict[int, int]:
-    """Token id -> byte for the `<0xE2>` pieces of a byte-fallback vocabulary."""
-    named = ((token, fallback_byte(piece)) for piece, token in vocabulary.items())
-    return {token: byte for token, byte in named if byte is not None}
