@@ -74,7 +74,7 @@ def read_facts(path: Path) -> ModelFacts:
     family = _family(raw)
     quantization = _quantization(raw, family)
     config = _parse(raw, family)
-    _check_layers(config)
+    _check_shape(config)
     heads = int(config.num_attention_heads)
     return ModelFacts(
         family=family,
@@ -138,7 +138,11 @@ def _parse(raw: dict[str, Any], family: str) -> PretrainedConfig:
     return config
 
 
-def _check_layers(config: PretrainedConfig) -> None:
+def _check_shape(config: PretrainedConfig) -> None:
+    for name in ("vocab_size", "num_hidden_layers", "num_attention_heads", "hidden_size"):
+        count = getattr(config, name, None)
+        if not isinstance(count, int) or count < 1:
+            raise ModelRejected(f"{name} in config.json must be a positive integer, is {count!r}")
     unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
     if unknown:
         raise ModelRejected(

@@ -100,6 +100,7 @@ def _load(path: Path, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
             dtype=dtype,
             attn_implementation=attention.NAME,
             experts_implementation=None,
+            ignore_mismatched_sizes=True,  # so that they are named; refused below
             output_loading_info=True,
             **options,
         )

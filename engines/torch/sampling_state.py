@@ -108,7 +108,7 @@ class SamplingState:
         self.seed[lane] = sampling.seed & 0xFFFF_FFFF_FFFF_FFFF
         self.choice[lane] = start.choice
         self.generated[lane] = len(start.generated)
-        self.temperature[lane] = sampling.temperature
+        self.temperature[lane] = _finite(sampling.temperature)
         self.top_k[lane] = sampling.top_k if 0 < sampling.top_k < self._vocab else 0
         self.top_p[lane] = sampling.top_p
         self.min_p[lane] = sampling.min_p
@@ -139,7 +139,7 @@ class SamplingState:
         counted = [(i, e.sampling, e.counts) for i, _, e in own if e.counts is not None]
         return Edits(
             scale=_flat(
-                (i, c.tokens, np.full(len(c.tokens), _finite(s.repetition)))
+                (i, c.tokens, np.full(len(c.tokens), max(_finite(s.repetition), 1 / HUGE)))
                 for i, s, c in counted
                 if s.repetition != 1.0
             ),

@@ -1,0 +1,260 @@
+"""The sampler draws what the parameters say, from a row's own logits and lane only."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from engines.api import Sampling
+from engines.step import LaneStart
+from engines.torch.sampler import Sampler, _edited
+from engines.torch.sampling_state import SamplingState
+
+VOCAB = 40
+DRAWS = 6000
+PROMPT = (3, 4, 4, 5)
+GENERATED = (5, 6, 6, 6, 7)
+LOGITS = np.random.default_rng(3).normal(0, 2, VOCAB).astype(np.float32)
+LOGITS[[10, 11]] = LOGITS.max() - 0.5  # a tie near the top
+
+
+def reference(logits, sampling, prompt=PROMPT, generated=GENERATED):
+    """The distribution, written as plainly as the documentation of `Sampling`."""
+    logits = logits.astype(np.float64).copy()
+    for token in {*prompt, *generated}:
+        factor = sampling.repetition
+        logits[token] = logits[token] / factor if logits[token] > 0 else logits[token] * factor
+    for token in set(generated):
+        logits[token] -= sampling.presence + sampling.frequency * generated.count(token)
+    for token, bias in sampling.bias.items():
+        logits[token] += bias
+    if len(generated) < sampling.min_tokens:
+        logits[list(sampling.stop_tokens)] = -np.inf
+    if sampling.temperature == 0:
+        return np.eye(len(logits))[logits.argmax()]
+    probs = softmax(logits / sampling.temperature)
+    order = np.argsort(-probs, kind="stable")
+    if sampling.top_k:
+        probs[order[sampling.top_k :]] = 0
+        probs /= probs.sum()
+    if sampling.top_p < 1:
+        before = np.cumsum(probs[order]) - probs[order]
+        probs[order[before >= sampling.top_p]] = 0
+        probs /= probs.sum()
+    probs[probs < sampling.min_p * probs.max()] = 0
+    return probs / probs.sum()
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def draw(logits, samplings, *, prompt=PROMPT, generated=GENERATED, choice=0):
+    """One token for each sampling, in one batch over the same logits; with log-probabilities."""
+    sampler = Sampler(max_lanes=len(samplings), vocab=logits.shape[-1])
+    for lane, sampling in enumerate(samplings):
+        sampler.start(LaneStart(lane, choice, sampling, prompt, generated))
+    rows = np.broadcast_to(logits, (len(samplings), logits.shape[-1])).copy()
+    return sampler.finish(sampler.sample(torch.from_numpy(rows), np.arange(len(samplings))))
+
+
+def make(seed=0, **parameters):
+    return Sampling(max_tokens=100, seed=seed, **parameters)
+
+
+SHAPES = [
+    {},
+    {"temperature": 0.6},
+    {"temperature": 1.8},
+    {"top_k": 5},
+    {"top_k": 2},
+    {"top_k": 1000},
+    {"top_p": 0.7},
+    {"top_p": 0.05},
+    {"min_p": 0.2},
+    {"presence": 1.5},
+    {"frequency": 0.8},
+    {"repetition": 1.7},
+    {"bias": {1: 3.0, 10: -4.0}},
+    {"min_tokens": 6, "stop_tokens": frozenset({10, 11})},
+    {"min_tokens": 5, "stop_tokens": frozenset({10, 11})},
+    {"temperature": 1.4, "top_k": 20, "top_p": 0.8, "min_p": 0.02},
+    {"temperature": 0.8, "presence": 0.7, "frequency": -0.6, "repetition": 0.8, "top_p": 0.9},
+    {"repetition": 1.2, "bias": {5: 2.0, 6: 5.0}, "presence": 1.0, "top_k": 8, "min_p": 0.1},
+]
+
+
+@pytest.mark.parametrize("parameters", SHAPES, ids=str)
+def test_draws_follow_the_reference_distribution(parameters):
+    """Chi-square over thousands of seeds; what has no probability is never drawn."""
+    expected = reference(LOGITS, make(**parameters)) * DRAWS
+    tokens, _ = draw(LOGITS, [make(seed, **parameters) for seed in range(DRAWS)])
+    counts = np.bincount(tokens, minlength=VOCAB)
+    assert not counts[expected == 0].any()
+    rare = expected < 8
+    expected, counts = (np.append(a[~rare], a[rare].sum()) for a in (expected, counts))
+    kept = expected > 0
+    if kept.sum() > 1:
+        assert chisquare(counts[kept], expected[kept]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("parameters", [{"top_p": 0.97}, {"min_p": 0.3}, {"top_p": 0.5}], ids=str)
+def test_a_flat_distribution_reaches_beyond_the_short_list(parameters):
+    """Over 3,000 almost equal tokens the nucleus is far longer than what is sorted first."""
+    logits = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
+    expected = reference(logits, make(**parameters), (), ())
+    samplings = [make(seed, **parameters) for seed in range(1500)]
+    tokens, _ = draw(logits, samplings, prompt=(), generated=())
+    assert (expected[tokens] > 0).all()
+    groups = np.arange(3000) % 30
+    counts = np.bincount(groups[tokens], minlength=30)
+    mass = np.bincount(groups, weights=expected, minlength=30)
+    assert chisquare(counts, mass * 1500).pvalue > 1e-3
+
+
+def test_greedy_takes_the_lowest_id_of_equals():
+    """With and without the fast path (log-probabilities leave it)."""
+    logits = np.array([0, 5, 1, 5, 5], np.float32)
+    fast, _ = draw(logits, [make(temperature=0.0)], prompt=(), generated=())
+    slow, _ = draw(logits, [make(temperature=0.0, logprobs=0)], prompt=(), generated=())
+    assert (fast[0], slow[0]) == (1, 1)
+
+
+def test_top_k_of_one_is_greedy():
+    """Also among equal logits, at any temperature and seed."""
+    logits = np.array([0, 5, 1, 5, 5], np.float32)
+    samplings = [make(seed, top_k=1, temperature=3.0) for seed in range(50)]
+    tokens, _ = draw(logits, samplings, prompt=(), generated=())
+    assert set(tokens.tolist()) == {1}
+
+
+def varied(count):
+    rng = np.random.default_rng(5)
+    return [make(seed, **SHAPES[rng.integers(len(SHAPES))], logprobs=3) for seed in range(count)]
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    """64 lanes of mixed parameters, together and each alone: same tokens and log-probabilities."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(0, 2, (64, 600)).astype(np.float32)
+    samplings = varied(64)
+    together, logprobs = draw(rows, samplings)
+    for i, sampling in enumerate(samplings):
+        alone, own = draw(rows[i], [sampling])
+        assert alone[0] == together[i]
+        assert own[0] == logprobs[i]
+
+
+def test_seed_choice_and_position_each_change_the_draw():
+    """And the same three give the same token."""
+    flat = np.zeros(100_000, np.float32)
+
+    def token(seed=1, choice=0, generated=()):
+        tokens, _ = draw(flat, [make(seed)], prompt=(), generated=generated, choice=choice)
+        return int(tokens[0])
+
+    assert token() == token()
+    assert len({token(), token(seed=2), token(choice=1), token(generated=(9,))}) == 4
+
+
+def test_a_lane_resumes_where_its_log_ends():
+    """Penalties, bans and noise after a replayed log equal those of the uninterrupted run."""
+    rows = torch.from_numpy(np.random.default_rng(2).normal(0, 1, (30, VOCAB)).astype(np.float32))
+    stops = frozenset({1, 2, 3})
+    sampling = make(9, frequency=0.5, repetition=1.3, min_tokens=20, stop_tokens=stops)
+    whole = run(rows, sampling, ())
+    assert run(rows, sampling, whole[:13]) == whole
+    assert not stops & set(whole[:20])
+
+
+def run(rows, sampling, log):
+    """Tokens of one lane over successive rows, the first of them given."""
+    sampler = Sampler(max_lanes=4, vocab=VOCAB)
+    sampler.start(LaneStart(2, 0, sampling, PROMPT, log))
+    tokens = list(log)
+    for row in rows[len(log) :]:
+        drawn, _ = sampler.finish(sampler.sample(row[None], np.array([2])))
+        tokens.append(int(drawn[0]))
+    return tokens
+
+
+def test_edits_change_logits_by_value():
+    """Repetition over prompt and output, the others over output only, then bias, then the ban."""
+    sampling = make(
+        presence=0.5,
+        frequency=0.25,
+        repetition=2.0,
+        bias={4: 1.0, 6: -1.0, VOCAB + 5: 9.0},
+        min_tokens=9,
+        stop_tokens=frozenset({0, VOCAB + 1}),
+    )
+    state = SamplingState(1, VOCAB)
+    state.start(LaneStart(0, 0, sampling, PROMPT, GENERATED))
+    logits = torch.ones(1, VOCAB)
+    logits[0, 5] = -1.0
+    edited = _edited(logits, state.edits(np.array([0])))[0]
+    assert edited[3] == 0.5  # prompt: repetition
+    assert edited[4] == 0.5 + 1.0  # prompt: repetition, bias
+    assert edited[5] == -2.0 - 0.5 - 0.25  # both, negative, generated once
+    assert edited[6] == 0.5 - 0.5 - 0.75 - 1.0  # generated three times, bias
+    assert edited[7] == 0.5 - 0.5 - 0.25
+    assert edited[8] == 1.0
+    assert edited[0] < -1e30
+
+
+def test_logprobs_are_those_of_the_raw_distribution():
+    """Neither temperature, bias nor truncation show in them."""
+    sampling = make(temperature=0.3, top_k=3, bias={7: 100.0}, logprobs=4)
+    tokens, logprobs = draw(LOGITS, [sampling])
+    raw = np.log(softmax(LOGITS.astype(np.float64)))
+    order = np.argsort(-LOGITS, kind="stable")[:4]
+    assert tokens[0] == 7
+    assert logprobs[0].logprob == pytest.approx(raw[7], abs=1e-5)
+    assert [token for token, _ in logprobs[0].top] == order.tolist()
+    assert [value for _, value in logprobs[0].top] == pytest.approx(raw[order], abs=1e-5)
+
+
+def test_logprobs_come_only_where_asked_and_as_many():
+    """None, zero and up to twenty in one batch, keyed by sample."""
+    samplings = [make(logprobs=k) for k in (None, 0, 20, None, 2)]
+    _, logprobs = draw(LOGITS, samplings)
+    assert {i: len(found.top) for i, found in logprobs.items()} == {1: 0, 2: 20, 4: 2}
+
+
+def test_logits_that_are_not_finite_are_fatal():
+    """There is no going on with a broken model."""
+    logits = LOGITS.copy()
+    logits[3] = np.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        draw(logits, [make()])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e300},
+        {"bias": dict.fromkeys(range(VOCAB), 1e308)},
+        {"bias": {3: -1e308}, "repetition": 1e-300, "frequency": 1e300, "presence": -1e300},
+        {"min_tokens": 10, "stop_tokens": frozenset(range(VOCAB))},
+        {"top_p": 0.0, "min_p": 1.0, "top_k": 1},
+        {"seed": -(2**70)},
+    ],
+    ids=str,
+)
+def test_no_parameter_can_break_a_step(parameters):
+    """Absurd values, should they get this far, still give a token."""
+    tokens, _ = draw(LOGITS, [make(**parameters), make(1)])
+    assert ((tokens >= 0) & (tokens < VOCAB)).all()
+
+
+def test_a_lane_is_taken_over_clean():
+    """Nothing of the previous occupant remains."""
+    sampler = Sampler(max_lanes=1, vocab=VOCAB)
+    row = torch.from_numpy(LOGITS[None].copy())
+    sampler.start(LaneStart(0, 0, make(bias={7: 100.0}, logprobs=1), PROMPT, GENERATED))
+    first, _ = sampler.finish(sampler.sample(row, np.array([0])))
+    sampler.start(LaneStart(0, 0, make(temperature=0.0), PROMPT))
+    second, logprobs = sampler.finish(sampler.sample(row, np.array([0])))
+    assert (first[0], second[0], logprobs) == (7, LOGITS.argmax(), {})
