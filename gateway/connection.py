@@ -53,7 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = 0  # of the head being parsed
         self._unfinished_bytes = 0  # received since the last complete head
         self._in_head = True
-        self._heads = 0
+        self._ends = 0  # of heads and of bodies seen so far
         self._discarded = 0
         self._refused = False
         self._running: RequestResponseCycle | None = None
@@ -89,9 +89,9 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        heads = self._heads
+        ends = self._ends
         super().data_received(data)
-        if self._heads == heads and self._in_head:  # all of it belongs to one unfinished head
+        if self._ends == ends and self._in_head:  # all of it belongs to one unfinished head
             self._unfinished_bytes += len(data)
             self._check_head(self._unfinished_bytes)
 
@@ -107,7 +107,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self._in_head = False
-        self._heads += 1
+        self._ends += 1
         self._unfinished_bytes = 0
         if self._check_head(self._head_bytes + len(self.url)):
             super().on_headers_complete()
@@ -143,6 +143,7 @@ class BoundedConnection(HttpToolsProtocol):
         if not self._refused:
             super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
+        self._ends += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

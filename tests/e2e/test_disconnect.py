@@ -1,11 +1,11 @@
 """A client that leaves, at any point: its request is aborted at once and nothing leaks."""
 
 import json
-import os
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -167,7 +167,7 @@ def run_some(server, count):
 
 def census(server):
     """Tasks of the loop, and descriptors of the process."""
-    return server.tasks(), len(os.listdir("/proc/self/fd"))
+    return server.tasks(), sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def settled(server):

@@ -1,6 +1,7 @@
 """Every refusal on every route: the nested object, its status, its headers."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -20,6 +21,7 @@ ROUTES = [
     ("GET", "/health"),
     ("GET", "/metrics"),
 ]
+POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 PUBLIC = {"/livez", "/readyz", "/health"}
 
 
@@ -265,16 +267,9 @@ def test_a_head_that_does_not_arrive_ends_its_connection():
         (b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", b"431"),
         (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
-        (
-            b"POST /v1/completions HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-            b"400",
-        ),
-        (
-            b"POST /v1/completions HTTP/1.1\r\ncontent-length: 5\r\n"
-            b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            b"400",
-        ),
-        (b"POST /v1/completions HTTP/1.1\r\ncontent-length: -1\r\n\r\n", b"400"),
+        (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n", b"400"),
+        (POST + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (POST + b"content-length: -1\r\n\r\n", b"400"),
     ],
 )
 def test_what_is_not_a_sane_request_is_refused_and_closed(server, sent, status):
@@ -287,6 +282,21 @@ def test_what_is_not_a_sane_request_is_refused_and_closed(server, sent, status):
     assert b"connection: close" in head
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
     assert httpx2.get(f"http://127.0.0.1:{server.port}/livez").status_code == 200
+
+
+@pytest.mark.parametrize("size", [1, 60_000, 70_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_body_of_any_size_is_not_a_head(server, size, pause):
+    """However its bytes fall into reads, and twice on one connection."""
+    body = json.dumps({"model": "ledger", "prompt": "x" * size, "max_tokens": -1}).encode()
+    head = POST + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with Raw(server.port) as raw:
+        for _ in range(2):
+            raw.socket.sendall(head)
+            if pause:
+                time.sleep(0.01)
+            raw.socket.sendall(body)
+            assert raw.read_until(b"}}").startswith(b"HTTP/1.1 400")
 
 
 def test_too_many_connections_are_refused():

@@ -63,12 +63,12 @@ def test_stream_and_answer_say_the_same(server):
 def test_an_engine_failure_mid_stream_raises_in_the_stock_client(n):
     """Error event, then a cut connection: never a clean end, never the failure's words."""
     with live(step_s=0.005) as server:
-        got = []
+        chunks = ask(server, max_tokens=500, n=n)
+        for _ in range(20):
+            next(chunks)
+        server.runner.broken.set()
         with pytest.raises(openai.APIError) as failure:
-            for chunk in ask(server, max_tokens=500, n=n):
-                got.append(chunk)
-                if len(got) == 20:
-                    server.runner.broken.set()
+            list(chunks)
         assert failure.value.code == "engine_died"
         assert "bus" not in str(failure.value)
         server.thread.join(20)

@@ -1,0 +1,154 @@
+"""Told to stop: no new calls, running ones end, what cannot end in time is cut with an error."""
+
+import threading
+
+import httpx2
+import openai
+import pytest
+
+from tests.support.live import Raw, chat, eventually, live, test_settings
+
+
+@pytest.fixture
+def sdk():
+    clients = []
+
+    def connect(server):
+        clients.append(openai.OpenAI(base_url=server.url, api_key="x", max_retries=0))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+def health(server):
+    response = httpx2.get(f"http://127.0.0.1:{server.port}/readyz")
+    return response.status_code, response.json()["status"]
+
+
+def test_a_drain_lets_running_streams_end(sdk):
+    """Ready no more at once, new calls 503, the running one whole, exit code 0."""
+    with live() as server:
+        assert health(server) == (200, "ready")
+        server.runner.may_step.clear()
+        stream = sdk(server).chat.completions.create(**chat(max_tokens=50, stream=True))
+        next(stream)
+        waiting = threading.Thread(target=lambda: answers.append(whole(sdk(server))))
+        answers = []
+        waiting.start()
+        eventually(lambda: server.serving.dispatcher.admission.sequences == 2)
+        server.begin_exit()
+        eventually(lambda: health(server) == (503, "draining"))
+        with pytest.raises(openai.InternalServerError) as refusal:
+            sdk(server).chat.completions.create(**chat())
+        assert refusal.value.status_code == 503
+        assert refusal.value.code == "draining"
+        assert int(refusal.value.response.headers["retry-after"]) >= 1
+        assert server.thread.is_alive()
+        server.runner.may_step.set()
+        assert list(stream)[-1].choices[0].finish_reason == "length"
+        waiting.join(10)
+        assert answers == ["length"]
+        server.thread.join(10)
+        assert server.exit_code == 0
+
+
+def whole(client):
+    return client.chat.completions.create(**chat(max_tokens=50)).choices[0].finish_reason
+
+
+def test_what_does_not_end_in_time_is_cut_with_an_error(sdk):
+    """A stock client raises: it can never take the part for the whole."""
+    with live(test_settings(drain_timeout_s=0.2), step_s=0.01) as server:
+        stream = sdk(server).chat.completions.create(**chat(max_tokens=1500, stream=True))
+        next(stream)
+        server.begin_exit()
+        with pytest.raises(openai.APIError) as cut:
+            list(stream)
+        assert cut.value.code == "engine_unavailable"
+        server.thread.join(10)
+        assert server.exit_code == 0
+
+
+def test_an_answer_that_does_not_end_in_time_is_503(sdk):
+    """Nothing was sent yet: the client may go elsewhere."""
+    with live(test_settings(drain_timeout_s=0.2), step_s=0.01) as server:
+        seen = []
+
+        def call():
+            seen.append(
+                httpx2.post(
+                    f"{server.url}/chat/completions", json=chat(max_tokens=1500), timeout=20
+                )
+            )
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        eventually(lambda: server.load().running == 1)
+        server.begin_exit()
+        thread.join(10)
+        assert seen[0].status_code == 503
+        assert seen[0].headers["x-should-retry"] == "true"
+
+
+def test_a_second_signal_ends_at_once():
+    """Whatever still runs."""
+    with live(test_settings(drain_timeout_s=60), step_s=0.01) as server, Raw(server.port) as raw:
+        raw.send("POST", "/v1/chat/completions", chat(max_tokens=1500, stream=True))
+        raw.read_until(b'{"content":"')
+        server.begin_exit()
+        eventually(lambda: health(server) == (503, "draining"))
+        server.begin_exit()
+        server.thread.join(10)
+        assert not server.thread.is_alive()
+
+
+def test_an_idle_server_ends_at_once():
+    """Also with idle keep-alive connections open."""
+    with live() as server, Raw(server.port) as idle:
+        idle.send("GET", "/livez")
+        idle.read_until(b"alive")
+        server.begin_exit()
+        server.thread.join(3)
+        assert server.exit_code == 0
+
+
+def test_a_loading_server_says_so_and_can_be_stopped():
+    """The port is open; health tells the phase; calls get 503 with Retry-After."""
+    may_load = threading.Event()
+
+    def opener(settings, report, on_death):
+        report("model weights")
+        may_load.wait(20)
+        raise AssertionError("stopped before it was loaded")
+
+    with live(wait=False, opener=opener) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        ready = eventually(
+            lambda: (r := httpx2.get(f"{base}/readyz")).json()["phase"] == "model weights" and r
+        )
+        assert (ready.status_code, ready.json()["status"]) == (503, "loading")
+        assert httpx2.get(f"{base}/livez").status_code == 200
+        for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models")):
+            refusal = httpx2.request(method, base + path)
+            assert refusal.status_code == 503
+            assert refusal.json()["error"]["code"] == "loading"
+            assert "model weights" in refusal.json()["error"]["message"]
+            assert int(refusal.headers["retry-after"]) >= 1
+        server.begin_exit()
+        server.thread.join(10)
+        assert server.exit_code == 0
+        may_load.set()
+
+
+def test_a_rejected_model_ends_the_process():
+    """Exit code 1; nothing serves for ever without a model."""
+    from engines.errors import ModelRejected  # noqa: PLC0415 - raised here only
+
+    def opener(settings, report, on_death):
+        raise ModelRejected("config.json is missing")
+
+    with live(wait=False, opener=opener) as server:
+        server.thread.join(10)
+        assert server.exit_code == 1
