@@ -34,8 +34,10 @@ _CHARGE = " charge"
 _CAP = " cap"
 _PADDING_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
 _PADDING_FILTERS = ("center", "indent", "truncate", "wordwrap")
-# A width of five digits or more, a width given by an argument, or a nested replacement field.
-_WIDE_FORMAT = re.compile(r"[:%.][^a-zA-Z{}%]*?(?:\d{5}|\*)|\{[^{}]*\{")
+# Widths and precisions of five digits or more, or given by an argument; in `{}` formats also a
+# field inside of a field.
+_WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*\d*(?:\d{5}|\.?\*|\.\d{5})")
+_WIDE_BRACES = re.compile(r"\{[^{}]*(?::[^{}]*\d{5}|\{)")
 
 
 class ClientFault(jinja2.TemplateError):
@@ -85,7 +87,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         elif operator == "**":
             _check_power(left, right)
         elif operator == "%":
-            _check_format(left)
+            _check_percent(left)
         return _capped(super().call_binop(context, operator, left, right))
 
     def call(*call: object, **kwargs: object) -> object:
@@ -98,7 +100,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
         if wrapped is not None:
-            _check_format(getattr(value, "__self__", None))
+            _check_braces(getattr(value, "__self__", ""))
         return wrapped
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -221,8 +223,14 @@ def _check_widths(values: object) -> None:
             raise SecurityError(f"a width in the template is above {_MAX_WIDTH}")
 
 
-def _check_format(template: object) -> None:
-    if isinstance(template, str) and _WIDE_FORMAT.search(template):
+def _check_percent(template: object) -> None:
+    if isinstance(template, str) and _WIDE_PERCENT.search(template):
+        raise SecurityError(f"a format in the template may be wider than {_MAX_WIDTH}")
+
+
+def _check_braces(template: str) -> None:
+    # Doubled braces are text; taking "}}" out as well leaves the openings of fields in place.
+    if _WIDE_BRACES.search(template.replace("{{", "").replace("}}", "")):
         raise SecurityError(f"a format in the template may be wider than {_MAX_WIDTH}")
 
 
@@ -243,7 +251,7 @@ def _narrow(original: Callable[..., str]) -> Callable[..., str]:
 
 def _format_filter(original: Callable[..., str]) -> Callable[..., str]:
     def format_filter(value: object, *args: object, **kwargs: object) -> str:
-        _check_format(value)
+        _check_percent(value)
         return original(value, *args, **kwargs)
 
     return _same_context(original, format_filter)

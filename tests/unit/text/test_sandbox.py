@@ -27,6 +27,10 @@ BOMBS = [
     "{{ 99 ** 99999 }}",
     "{{ '%1000000000d' % 1 }}",
     "{{ '%*d' % (1000000000, 1) }}",
+    "{{ '%.1000000000f' % 1.5 }}",
+    "{{ '%.*f' % (1000000000, 1.5) }}",
+    "{{ '%(a)01000000000d' % {'a': 1} }}",
+    "{{ '%-1000000000s' % 'a' }}",
     "{{ '%1000000000d' | format(1) }}",
     "{{ '{:>1000000000}'.format(1) }}",
     "{{ '{:>{}}'.format(1, 1000000000) }}",
@@ -79,6 +83,22 @@ def test_no_template_reaches_python(source):
     assert "<class" not in text
     assert "built-in" not in text
     assert len(text) < 10
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 'Date: 20240726 %s, 100000%%' % 'a' }}", "Date: 20240726 a, 100000%"),
+        ("{{ '%-8s|%5.2f|%(a)s' | replace('%(a)s', '') | format('a', 1.5) }}", "a       | 1.50|"),
+        ('{{ \'{{"a": {}, "n": 1000000}}\'.format(2) }}', '{"a": 2, "n": 1000000}'),
+        ("{{ '{:>4}'.format(1) }}{{ 2 ** 10 }}{{ 'ab' * 2 }}", "   11024abab"),
+        ("{{ 'a'.ljust(3) }}{{ 'b' | center(3) }}{{ 'c\nd' | indent(1) }}", "a   b c\n d"),
+        ("{{ '{}'.format('x' * 70000) | length }}", "70000"),
+    ],
+)
+def test_ordinary_formatting_is_left_alone(source, text):
+    """The ceilings change nothing below them."""
+    assert ChatTemplate(source, {}).render(MESSAGES, now=0) == text
 
 
 def test_a_budget_is_per_rendering():
