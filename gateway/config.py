@@ -15,6 +15,7 @@ from typing import Any
 from gateway.settings import Settings, setting_fields
 
 ENV_PREFIX = "PENSTOCK_"
+_PROMPT_ROOM = 4  # tokens of a step; engines.limits says why
 _CONFIG_ENV = "PENSTOCK_CONFIG"
 # Kubernetes gives every pod variables named after each Service: one called "penstock" would
 # otherwise read as settings.
@@ -41,6 +42,7 @@ def read_settings(
     }
     settings = Settings(**values)
     _check_exposure(settings)
+    _check_step(settings)
     return settings
 
 
@@ -108,4 +110,13 @@ def _check_exposure(settings: Settings) -> None:
         raise ConfigError(
             f"refusing to listen on {settings.host} without an API key: anyone who reaches it could"
             " use the model; set PENSTOCK_API_KEY (or --api-key), or keep --host 127.0.0.1"
+        )
+
+
+def _check_step(settings: Settings) -> None:
+    least = settings.max_running + _PROMPT_ROOM
+    if settings.max_step_tokens < least:
+        raise ConfigError(
+            f"--max-step-tokens is {settings.max_step_tokens}, must be at least --max-running +"
+            f" {_PROMPT_ROOM} = {least}: running sequences must leave room for a prompt"
         )

@@ -121,7 +121,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _await_head(self, within_s: float) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(within_s, self.transport.close)
+        self._deadline = self.loop.call_later(within_s, self.hang_up)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

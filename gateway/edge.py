@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth import Keyring
 from gateway.exchange import Exchange, Outcome, request_id
+from gateway.host_guard import check_host
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from openai_compat.errors import Unauthorized
+from openai_compat.errors import ApiError
 
 PUBLIC = frozenset({"/livez", "/readyz", "/health"})
 METRICS = "/metrics"
@@ -53,17 +54,24 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         scope["path"] = canonical(scope["path"])
         try:
-            if scope["path"] not in self._public:
-                exchange.salt = self._keys.identify(scope["headers"])
-            await self._app(scope, receive, send)
-        except Unauthorized as refusal:
+            self._admit(scope, exchange)
+        except ApiError as refusal:
             await error_response(refusal)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
         except Exception as error:
             if exchange.outcome is Outcome.FAILED:
                 raise  # told and logged already; the server cuts the connection
             log_fault(error, exchange.id)
             if exchange.status == 0:
                 await error_response(error)(scope, receive, send)
+
+    def _admit(self, scope: Scope, exchange: Exchange) -> None:
+        if self._keys.open:
+            check_host(scope["headers"])
+        if scope["path"] not in self._public:
+            exchange.salt = self._keys.identify(scope["headers"])
 
     def _close(self, scope: Scope, exchange: Exchange) -> None:
         now = self._clock()

@@ -317,6 +317,19 @@ def test_too_many_connections_are_refused():
             raw.socket.close()
 
 
+def test_a_public_host_name_is_421_without_keys(http):
+    """DNS rebinding; with keys the key is what counts."""
+    response = http.get("/v1/models", headers={"host": "evil.example"})
+    assert response.status_code == 421
+    assert error_of(response)["code"] == "host_not_allowed"
+
+
+def test_any_host_name_is_served_with_a_key(guarded):
+    """Behind a proxy it has a public name."""
+    headers = {"host": "api.example.com", "authorization": f"Bearer {KEY}"}
+    assert httpx2.get(f"{guarded.url}/models", headers=headers).status_code == 200
+
+
 def test_an_upgrade_is_not_taken(server):
     """There are no websockets here; the request is answered as it stands."""
     with Raw(server.port) as raw:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.limits import Limits
 from gateway.config import ConfigError, is_loopback, read_settings
 from gateway.settings import Settings, setting_fields
 
@@ -120,6 +121,14 @@ def test_other_hosts_need_a_key(host):
 def test_loopback_is_this_machine(host):
     """In all its spellings."""
     assert is_loopback(host)
+
+
+def test_a_step_must_leave_room_for_a_prompt():
+    """Told before anything is loaded, with both flags."""
+    with pytest.raises(ConfigError, match=r"--max-step-tokens is 512.*--max-running"):
+        read({"max_running": "509"})
+    most = read({"max_running": "508"})
+    Limits(2048, most.max_running, most.max_step_tokens, 16, 128, 1000)
 
 
 def test_no_refusal_quotes_a_secret():

@@ -13,11 +13,12 @@ import gateway
 from engines.errors import EngineDied, ModelRejected
 from gateway.edge import canonical
 from gateway.exchange import Exchange, request_id
+from gateway.host_guard import check_host
 from gateway.kv_budget import KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Phase
 from gateway.logs import JsonFormatter
 from gateway.replies import error_response
-from openai_compat.errors import Overloaded, Unavailable
+from openai_compat.errors import Overloaded, RequestRejected, Unavailable
 
 GIB = 1 << 30
 
@@ -42,6 +43,27 @@ GIB = 1 << 30
 def test_every_spelling_of_a_path_is_one_route(path, route):
     """With /v1, without, doubled, or with a slash at the end."""
     assert canonical(path) == route
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7", "box", "box:80",
+     "a.localhost", "box.local:8000", "host.docker.internal", "LOCALHOST.", ""],
+)  # fmt: skip
+def test_private_hosts_are_served(host):
+    """However a user of this machine spells it."""
+    check_host([(b"host", host.encode())])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com", "1.2.3"],
+)
+def test_public_hosts_are_refused_without_keys(host):
+    """They may be a web page's own name, pointed at this machine."""
+    with pytest.raises(RequestRejected) as refusal:
+        check_host([(b"accept", b"x"), (b"host", host.encode())])
+    assert refusal.value.reply.status == 421
 
 
 @pytest.mark.parametrize("given", [b"abc", b"A-1._z", b"x" * 128])
