@@ -2,35 +2,64 @@
 
 import asyncio
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from engines.api import Capability, EngineInfo, EngineLoad, GenerationRequest, RequestId, Sampling
+from engines.bundled import penstock_tiny
 from engines.limits import Limits
 from engines.stepped import SteppedEngine
 from engines.torch.families import FAMILIES
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.plans import Driver, Run
-from tests.support.tiny_models import TINY_MODELS, greedy_truth, model_dir, prompts
+from tests.support.tiny_models import TINY_MODELS, Tiny, greedy_truth, model_dir, prompts
 
 NEW = 12
 BLOCK = 8
 BLOCKS = 640
-STARTS = prompts(32, longest=90)
+GREETINGS = ("Hello", "Good morning", "My name is Zoë, and I like rivers 🌊", "Dear Penstock")
+ASKS = (
+    "Who are you?",
+    "Tell me a short story about a fox.",
+    "What is 17 + 25?",
+    "Repeat the words: red green blue red green.",
+    "How does continuous batching keep many readers happy at the same time?",
+    "Count to 5.",
+    "Answer in JSON with the keys name and age.",
+    "What did I tell you my name was, and what does a gateway do with tokens?",
+)
+BUNDLED = Tiny("penstock-tiny", "llama")
+TEXTS = [f"{greeting}! {ask}" for greeting in GREETINGS for ask in ASKS]
 
-each_model = pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
+each_model = pytest.mark.parametrize("tiny", [*TINY_MODELS, BUNDLED], ids=lambda tiny: tiny.name)
+
+
+@cache
+def directory(tiny) -> Path:
+    return penstock_tiny() if tiny is BUNDLED else model_dir(tiny)
+
+
+@cache
+def starts(tiny) -> list[list[int]]:
+    """32 prompts of 1 to 90 tokens; for the bundled model, text it knows."""
+    if tiny is not BUNDLED:
+        return prompts(32, longest=90)
+    tokenizer = Tokenizer.from_file(str(penstock_tiny() / "tokenizer.json"))
+    return [tokenizer.encode(text).ids for text in TEXTS]
 
 
 @cache
 def truth(tiny) -> list[list[int]]:
-    return greedy_truth(model_dir(tiny), STARTS, NEW)
+    return greedy_truth(directory(tiny), starts(tiny), NEW)
 
 
 @cache
 def loaded(tiny):
-    return open_model(model_dir(tiny), dtype="float32", device="cpu")
+    return open_model(directory(tiny), dtype="float32", device="cpu")
 
 
 def driver(tiny, *, seed=0) -> Driver:
@@ -61,12 +90,12 @@ def engine(tiny, *, blocks: int) -> SteppedEngine:
     return SteppedEngine(info, limits, runner)
 
 
-async def generate(running: SteppedEngine, wave: str, *, n: int = 1) -> list[list[list[int]]]:
+async def generate(tiny, running: SteppedEngine, wave: str, n: int) -> list[list[list[int]]]:
     """The choices of every start, all asked for at once."""
     greedy = Sampling(max_tokens=NEW, temperature=0.0)
     requests = [
         GenerationRequest(RequestId(f"{wave}-{i}"), tuple(start), greedy, n)
-        for i, start in enumerate(STARTS)
+        for i, start in enumerate(starts(tiny))
     ]
     return await asyncio.gather(*(_choices(running, request) for request in requests))
 
@@ -85,7 +114,7 @@ def serve(tiny, *, blocks: int = BLOCKS, waves: int = 1, n: int = 1):
         running = engine(tiny, blocks=blocks)
         await running.start()
         for wave in range(waves):
-            choices = await generate(running, str(wave), n=n)
+            choices = await generate(tiny, running, str(wave), n)
         load = running.load()
         await running.stop(grace_s=10)
         return choices, load
@@ -107,20 +136,19 @@ def test_the_truth_is_not_degenerate(tiny):
 @each_model
 def test_a_prompt_alone_matches(tiny):
     """A whole prompt, then one row per step."""
-    for start, expected in list(zip(STARTS, truth(tiny), strict=True))[:4]:
+    for start, expected in list(zip(starts(tiny), truth(tiny), strict=True))[:4]:
         drive = driver(tiny)
         assert drive.finish([drive.start(0, start)], NEW) == [expected]
 
 
 @each_model
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny, seed):
+def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny):
     """32 prompts arrive over time, prefill in odd chunks, decode beside each other's prefill."""
-    rng = np.random.default_rng(seed)
-    drive = driver(tiny, seed=seed)
+    rng = np.random.default_rng(1)
+    drive = driver(tiny, seed=1)
     seqs = [
         drive.start(int(lane), start)
-        for lane, start in zip(rng.permutation(64), STARTS, strict=False)
+        for lane, start in zip(rng.permutation(64), starts(tiny), strict=False)
     ]
     arrived = 4
     while any(len(s.generated) < NEW for s in seqs):
@@ -135,7 +163,7 @@ def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny, seed):
 def test_replay_as_rows_in_other_blocks_matches(tiny):
     """A preempted sequence comes back: prompt as a chunk, generated tokens as one-row segments."""
     drive = driver(tiny)
-    start, expected = STARTS[0], truth(tiny)[0]
+    start, expected = starts(tiny)[0], truth(tiny)[0]
     first = drive.start(0, start)
     drive.finish([first], NEW // 2)
     again = drive.start(1, start, generated=first.generated)
@@ -150,7 +178,7 @@ def test_replay_as_rows_in_other_blocks_matches(tiny):
 def test_choices_that_share_a_prompt_match(tiny):
     """Three choices sample one row, share full blocks and copy the partial one."""
     drive = driver(tiny)
-    start, expected = STARTS[2], truth(tiny)[2]
+    start, expected = starts(tiny)[2], truth(tiny)[2]
     assert len(start) % BLOCK
     parent = drive.start(0, start)
     forks = drive.fork(parent, [5, 3])
@@ -178,7 +206,7 @@ def test_the_engine_matches_on_prefix_hits(tiny):
     """The second time around, prompts come from the cache."""
     choices, load = serve(tiny, waves=2)
     assert choices == [[line] for line in truth(tiny)]
-    assert load.prefix_hit_tokens > 1000
+    assert load.prefix_hit_tokens > 100
 
 
 @each_model
