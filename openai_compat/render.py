@@ -11,6 +11,7 @@ from engines.api import FinishReason, GenerationRequest, TokenEvent
 from openai_compat.choice import Choice, Piece, joined
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Rendered, Usage
+from openai_compat.options import Options
 from openai_compat.sse import DONE, error_event
 
 _NOTHING = Rendered(b"")
@@ -53,17 +54,15 @@ class EventRenderer:
         shape: Shape,
         requests: Sequence[GenerationRequest],
         choices: Sequence[Choice],
-        *,
-        stream: bool,
-        include_usage: bool,
+        options: Options,
     ) -> None:
         self._shape = shape
         self._choices = choices
-        self._n = len(choices) // len(requests)
+        self._n = options.n
         self._prompt_tokens = sum(len(request.prompt) for request in requests)
         self._cached = [0] * len(requests)
-        self._include_usage = include_usage
-        self._pieces: list[list[Piece]] | None = None if stream else [[] for _ in choices]
+        self._include_usage = options.include_usage
+        self._pieces: list[list[Piece]] | None = None if options.stream else [[] for _ in choices]
 
     def begin(self) -> bytes:
         return self._shape.opening(len(self._choices)) if self._pieces is None else b""

@@ -123,10 +123,4 @@ def _renderer(
 ) -> EventRenderer:
     shape = ChatShape(answer, model.tokenizer, include_usage=options.include_usage)
     choices = [Choice(model.tokenizer.detokenizer(), options.stops) for _ in range(request.n)]
-    return EventRenderer(
-        shape,
-        (request,),
-        choices,
-        stream=options.stream,
-        include_usage=options.include_usage,
-    )
+    return EventRenderer(shape, (request,), choices, options)

@@ -124,10 +124,4 @@ def _renderer(
         for request in requests
         for _ in range(request.n)
     ]
-    return EventRenderer(
-        shape,
-        requests,
-        choices,
-        stream=asked.options.stream,
-        include_usage=asked.options.include_usage,
-    )
+    return EventRenderer(shape, requests, choices, asked.options)

@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import suppress
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,36 @@ def test_any_chat_body_is_served_or_refused(body):
 def test_any_completion_body_is_served_or_refused(body):
     """Never another exception, never a request the engine would choke on."""
     served_or_refused(lower_completion, body, text_schema.KNOWN)
+
+
+BRACKETED = st.recursive(
+    st.one_of(st.text('[]{}"\\\\n', max_size=6), st.integers()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text('[]{}"\\\\', max_size=3), inner, max_size=3),
+    ),
+    max_leaves=12,
+)
+
+
+def depth(value):
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth, value), default=0)
+    return 0
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.text('[]{}"\\\\', max_size=3), BRACKETED, max_size=3), st.integers(1, 5))
+def test_depth_is_counted_outside_of_strings(body, limit):
+    """Refused exactly when the value nests deeper than the limit, whatever its strings hold."""
+    raw = json.dumps(body).encode()
+    if depth(body) <= limit:
+        assert parse_body(raw, max_depth=limit) == body
+    else:
+        with pytest.raises(RequestRejected, match="nested deeper"):
+            parse_body(raw, max_depth=limit)
 
 
 @settings(max_examples=300, deadline=None)

@@ -66,10 +66,10 @@ def test_a_template_bomb_is_refused_quickly(source):
     """Within a quarter of a second and 64 MiB, as a fault of the model."""
     template = ChatTemplate(source, {})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(TemplateBroken):
         template.render(MESSAGES, now=0)
-    assert time.perf_counter() - start < 1.0  # 0.25 s on a quiet machine
+    assert time.process_time() - start < 1.0  # 0.25 s on a quiet machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
