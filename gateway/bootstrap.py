@@ -4,12 +4,12 @@ Engines are imported when they are chosen: importing torch takes seconds, and a 
 workers never needs it.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
@@ -28,6 +28,9 @@ from gateway.metrics import Metrics
 from gateway.model_directory import read_text_side
 from gateway.settings import Settings
 from openai_compat.served import ServedModel
+
+if TYPE_CHECKING:
+    from engines.torch.loading import LoadedModel
 
 Report = Callable[[str], None]
 OnDeath = Callable[[BaseException], None]
@@ -96,12 +99,7 @@ def open_engine(settings: Settings, report: Report, on_death: OnDeath) -> Opened
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
     report("importing torch")
-    # Read once, when the OpenMP library loads: spinning at barriers starves the event loop and
-    # whatever else shares the cores (docs/adr/0006-passive-waits.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
-        import torch
-
         from engines.torch.loading import open_model
         from engines.torch.runner import TorchRunner
     except ImportError as error:
@@ -116,12 +114,7 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         device=settings.device,
         progress=lambda phase, _: report(f"model {phase}"),
     )
-    free = free_memory_bytes()
-    if loaded.device.type == "cuda":
-        free = torch.cuda.mem_get_info(loaded.device)[0]
-    facts = loaded.facts
-    token_bytes = facts.kv_bytes_per_token(str(loaded.dtype).removeprefix("torch."))
-    kv = _budget(settings, token_bytes, facts.max_context, free)
+    kv = _torch_budget(settings, loaded)
     report("allocating KV blocks")
     runner = TorchRunner(
         loaded,
@@ -129,10 +122,20 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         block_size=settings.block_size,
         max_lanes=settings.max_running,
     )
-    info = _info(settings, path, kv, facts.vocab_size, frozenset(Capability))
+    info = _info(settings, path, kv, loaded.facts.vocab_size, frozenset(Capability))
     engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
-    model = text.served_as(_names(settings, path), info, frozenset(facts.eos_ids))
-    return Opened(engine, model, kv)
+    ends = frozenset(loaded.facts.eos_ids) or text.end_tokens
+    return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)
+
+
+def _torch_budget(settings: Settings, loaded: "LoadedModel") -> KvBudget:
+    import torch
+
+    on_gpu = loaded.device.type == "cuda"
+    free = torch.cuda.mem_get_info(loaded.device)[0] if on_gpu else free_memory_bytes()
+    precision = str(loaded.dtype).removeprefix("torch.")
+    token_bytes = loaded.facts.kv_bytes_per_token(precision)
+    return _budget(settings, token_bytes, loaded.facts.max_context, free)
 
 
 def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:

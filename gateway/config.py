@@ -43,6 +43,7 @@ def read_settings(
     settings = Settings(**values)
     _check_exposure(settings)
     _check_step(settings)
+    _check_ledger(settings)
     return settings
 
 
@@ -119,4 +120,11 @@ def _check_step(settings: Settings) -> None:
         raise ConfigError(
             f"--max-step-tokens is {settings.max_step_tokens}, must be at least --max-running +"
             f" {_PROMPT_ROOM} = {least}: running sequences must leave room for a prompt"
+        )
+
+
+def _check_ledger(settings: Settings) -> None:
+    if settings.engine == "ledger" and (settings.dtype, settings.device) != ("auto", "auto"):
+        raise ConfigError(
+            "--dtype and --device mean nothing to --engine ledger, which has no model"
         )

@@ -33,6 +33,13 @@ class TextSide:
     template: ChatTemplate | None
     defaults: Mapping[str, float]
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokenizer's own end-of-text token, for models whose configuration names none."""
+        named = self.tokenizer.named_tokens.get("eos_token")
+        token = None if named is None else self.tokenizer.token_id(named)
+        return frozenset() if token is None else frozenset({token})
+
     def served_as(
         self, names: tuple[str, ...], info: EngineInfo, stop_tokens: frozenset[int]
     ) -> ServedModel:

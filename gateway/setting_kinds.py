@@ -81,6 +81,17 @@ def choice(*allowed: str) -> Kind:
     return Kind(parse, "|".join(allowed))
 
 
+def device_name() -> Kind:
+    """auto, cpu, cuda or one GPU by number."""
+
+    def parse(raw: object) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(raw)):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return str(raw)
+
+    return Kind(parse, "DEVICE")
+
+
 def flag() -> Kind:
     """A yes or no."""
 

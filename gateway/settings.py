@@ -13,6 +13,7 @@ from gateway.setting_kinds import (
     Secret,
     byte_count,
     choice,
+    device_name,
     flag,
     number,
     path,
@@ -51,7 +52,9 @@ class Settings:
     dtype: str = _setting(
         "auto", choice("auto", "float32", "bfloat16"), "Weights and KV precision", group="model"
     )
-    device: str = _setting("auto", choice("auto", "cpu", "cuda"), "Where it runs", group="model")
+    device: str = _setting(
+        "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"
+    )
     max_running: int = _setting(
         32, number(1, 4096), "Sequences computed in one step", group="capacity", unit="sequences"
     )

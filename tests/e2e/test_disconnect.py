@@ -18,7 +18,7 @@ RANDOM_POINTS = 50
 
 @pytest.fixture(scope="module")
 def server():
-    with live(test_settings(max_running=4), step_s=0.002) as server:
+    with live(test_settings(max_running=4), step_s=0.025) as server:
         yield server
 
 
@@ -28,16 +28,16 @@ def blocks_are_free(server):
     return (load.running, load.waiting, load.blocks_used) == (0, 0, 0)
 
 
-def aborted_within_steps(server, leave, steps=3):
-    """Leave; then the blocks must be free before many more steps were computed.
+def aborted_at_once(server, leave):
+    """Leave; then the blocks must be free within one step of the abort.
 
-    One step may be under way when the socket closes and one may begin before the abort is read;
-    with nothing left to compute the engine then stops stepping.
+    One step is under way when the socket closes, and on a busy machine one more may begin before
+    the loop has read that; the next plan is without the request, and without work there is none.
     """
     before = server.load().steps
     leave()
     eventually(lambda: blocks_are_free(server), 5, "blocks to be free")
-    assert server.load().steps - before <= steps + 10, "kept computing for nobody"
+    assert server.load().steps - before <= 3, "kept computing for nobody"
 
 
 @pytest.mark.parametrize("point", range(RANDOM_POINTS))
@@ -49,10 +49,10 @@ def test_leaving_at_a_random_point_frees_everything(server, point):
     raw = Raw(server.port)
     raw.send("POST", CHAT, body)
     if stream and chance.random() < 0.8:
-        raw.read(chance.randrange(1, 20_000))
+        raw.read(chance.randrange(1, 2000))
     else:
-        time.sleep(chance.random() * 0.03)  # a point in time, not something waited for
-    aborted_within_steps(server, chance.choice([raw.reset, raw.socket.close]))
+        time.sleep(chance.random() * 0.15)  # a point in time, not something waited for
+    aborted_at_once(server, chance.choice([raw.reset, raw.socket.close]))
     eventually(server.quiet)
 
 
@@ -68,7 +68,7 @@ def test_leaving_while_queued_starts_nothing(server, stream):
     queued.socket.close()
     eventually(lambda: server.load().waiting == 0)
     assert server.load().running == 4
-    aborted_within_steps(server, busy.socket.close)
+    aborted_at_once(server, busy.socket.close)
 
 
 def test_leaving_with_a_pipelined_request_is_noticed(server):
@@ -77,7 +77,7 @@ def test_leaving_with_a_pipelined_request_is_noticed(server):
     raw.send("POST", CHAT, chat(max_tokens=1500, stream=True))
     raw.read_until(b'{"content":"')
     raw.send("GET", "/livez")
-    aborted_within_steps(server, raw.reset)
+    aborted_at_once(server, raw.reset)
 
 
 def test_leaving_amid_a_body_is_nothing(server):
@@ -100,7 +100,7 @@ def test_a_batch_of_prompts_is_aborted_whole(server):
     body = {"model": MODEL, "prompt": ["a", "b", "c", "d"], "max_tokens": 1500, "stream": True}
     raw.send("POST", "/v1/completions", body)
     raw.read_until(b'text":"')
-    aborted_within_steps(server, raw.socket.close)
+    aborted_at_once(server, raw.socket.close)
 
 
 def test_aborts_are_counted_by_cause(server):

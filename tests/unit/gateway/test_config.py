@@ -70,6 +70,8 @@ def test_lists_come_repeated_or_with_commas(yaml_file):
         ({"PENSTOCK_PORT": "9" * 5000}, "whole number"),
         ({"PENSTOCK_DRAIN_TIMEOUT_S": "nan"}, "finite"),
         ({"PENSTOCK_ENGINE": "magic"}, "one of torch, ledger"),
+        ({"PENSTOCK_DEVICE": "cuda:x"}, "cuda:N"),
+        ({"PENSTOCK_ENGINE": "ledger", "PENSTOCK_DTYPE": "float32"}, "mean nothing"),
         ({"PENSTOCK_METRICS_PUBLIC": "maybe"}, "true or false"),
         ({"PENSTOCK_KV_CACHE_MEMORY": "lots"}, "4GiB"),
         ({"PENSTOCK_API_KEY": ""}, "must not be empty"),
