@@ -109,7 +109,8 @@ def _read_message(message: Fields) -> dict[str, object]:
     if role == "assistant":
         reasoning = message.text("reasoning_content") or message.text("reasoning")
         if reasoning:
-            lowered["reasoning_content"] = reasoning
+            # gpt-oss templates read `thinking`; transformers fills both.
+            lowered["reasoning_content"] = lowered["thinking"] = reasoning
     return lowered
 
 

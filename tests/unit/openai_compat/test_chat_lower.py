@@ -131,7 +131,7 @@ def test_roles_reach_the_template(chat):
 
 def test_names_ids_and_reasoning_are_variables_of_the_template(chat):
     """Templates that use them find them; both spellings of reasoning are taken."""
-    shown = "{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}"
+    shown = "{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}{{ m.thinking }}"
     source = "{% for m in messages %}" + shown + "{% endfor %}"
     messages = [
         {"role": "user", "content": "u", "name": "ann"},
@@ -139,7 +139,7 @@ def test_names_ids_and_reasoning_are_variables_of_the_template(chat):
         {"role": "tool", "content": "t", "tool_call_id": "id7"},
     ]
     model = served_model(template=source)
-    assert text(chat(model=model, messages=messages), model) == "annwhyid7"
+    assert text(chat(model=model, messages=messages), model) == "annwhywhyid7"
 
 
 SCATTERED = [
