@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 OnDeath = Callable[[BaseException], None]
 
+# What open_model calls its phases, in an operator's words; its last one only says that it is done.
+_PHASES = MappingProxyType({"check": "checking model", "weights": "loading weights"})
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint
 
@@ -112,7 +114,7 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         path,
         dtype=settings.dtype,
         device=settings.device,
-        progress=lambda phase, _: report(f"model {phase}"),
+        progress=lambda phase, _: report(_PHASES[phase]) if phase in _PHASES else None,
     )
     kv = _torch_budget(settings, loaded)
     report("allocating KV blocks")

@@ -6,10 +6,12 @@ from time import monotonic
 from typing import IO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from gateway.bootstrap import Opened
 from gateway.settings import Settings
+
+_TOOK = "{task.fields[took]}"
 
 
 class StartScreen:
@@ -46,16 +48,17 @@ class StartScreen:
 
     def _begin_bar(self, name: str) -> None:
         if self._bars is None:
-            columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn())
+            columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn(_TOOK))
             self._bars = Progress(*columns, console=self._console)
             self._bars.start()
-        self._bar = self._bars.add_task(name, total=None)
+        self._bar = self._bars.add_task(name, total=None, took="...")
 
     def _end_phase(self) -> None:
+        took = f"{self._clock() - self._phase_began:.2f} s"
         if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, total=1, completed=1)
+            self._bars.update(self._bar, total=1, completed=1, took=took)
         elif self._phase is not None:
-            self._say(f"{self._phase}: {self._clock() - self._phase_began:.2f} s")
+            self._say(f"{self._phase}: {took}")
         self._phase = self._bar = None
 
     def _end(self) -> None:

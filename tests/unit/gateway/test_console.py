@@ -1,0 +1,73 @@
+"""The start screen: bars on a terminal, plain lines elsewhere, nothing secret."""
+
+import io
+import shlex
+
+from engines.api import EngineInfo
+from gateway.bootstrap import Opened
+from gateway.console import StartScreen, curl_hint
+from gateway.kv_budget import KvBudget, KvNeed
+from gateway.setting_kinds import Secret
+from gateway.settings import Settings
+from openai_compat.served import ServedModel
+from tests.support.fake_engine import FakeEngine
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def opened():
+    info = EngineInfo("m", 64, 10, 16, 4, 1)
+    model = ServedModel("m", 1, info, None, None, frozenset())
+    return Opened(FakeEngine(), model, KvBudget(4, 64, 1 << 20, KvNeed(1, 16, 1, 64)))
+
+
+def shown(stream):
+    ticks = iter(range(100))
+    screen = StartScreen(stream, clock=lambda: next(ticks))
+    screen.phase("importing")
+    screen.phase("loading")
+    screen.serving(opened(), Settings(), "http://127.0.0.1:1/v1")
+    return stream.getvalue()
+
+
+def test_phases_are_plain_lines_in_a_log():
+    """One each, with its time, then what is served and how to try it."""
+    lines = shown(io.StringIO()).splitlines()
+    assert lines[0].startswith("importing: ")
+    assert lines[1].startswith("loading: ")
+    assert lines[2] == "KV cache: 4 blocks of 16 tokens = 64 tokens, 4.0 MiB"
+    assert lines[3].startswith("Serving m at http://127.0.0.1:1/v1 (ready in ")
+    assert lines[4].startswith("Try: curl ")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_phases_are_bars_on_a_terminal(monkeypatch):
+    """Drawn in place, with the same last lines."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = shown(Terminal())
+    assert "\x1b[" in text
+    assert "importing" in text
+    assert "Serving m at" in text
+
+
+def test_the_hint_is_a_command_without_the_key():
+    """It can be pasted; the key stays in its variable."""
+    hint = curl_hint("http://h/v1", "m", Settings(api_key=(Secret("sk-1"),)))
+    assert "sk-1" not in hint
+    words = shlex.split(hint)
+    assert words[0] == "curl"
+    assert words[-1].startswith('{"model":"m"')
+
+
+def test_a_refusal_is_one_sentence():
+    """After the phase it happened in."""
+    stream = io.StringIO()
+    screen = StartScreen(stream)
+    screen.phase("loading")
+    screen.stopped("cannot serve: no [weights] here")
+    assert stream.getvalue().splitlines()[-1] == "penstock: cannot serve: no [weights] here"
