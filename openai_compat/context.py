@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from openai_compat.errors import ContextLengthExceeded, RequestRejected
 from openai_compat.served import ServedModel
 
-_FIRST_CHARS_PER_TOKEN = 8  # English has four; the first slice of a text that fits is all of it
 # A slice may cut a word in two and so count a few tokens more than the whole text has there.
 _CUT_MARGIN = 64
 
@@ -13,16 +12,17 @@ _CUT_MARGIN = 64
 def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -> list[int]:
     """The tokens of a prompt text that leaves room for at least one more.
 
-    Raises `ContextLengthExceeded`. A text far over the limit costs about as much as one at the
-    limit: slices of growing size are counted first, and the rest is never looked at.
+    Raises `ContextLengthExceeded`. A text far over the limit costs about what one at the limit costs:
+    a slice that cannot be too long (no character is more than four tokens) tells how many
+    characters should be, that many are counted, and the rest is never looked at.
     """
-    limit = model.info.max_context
-    slice_chars = (limit + _CUT_MARGIN) * _FIRST_CHARS_PER_TOKEN
-    while slice_chars < len(text):
-        counted = len(model.tokenizer.encode(text[:slice_chars], special=special))
-        if counted > limit + _CUT_MARGIN:
-            raise _too_long(f"more than {limit}", 1, model, param)
-        slice_chars *= 4
+    most = model.info.max_context + _CUT_MARGIN
+    chars = most // 4
+    while chars < len(text):
+        counted = len(model.tokenizer.encode(text[:chars], special=special))
+        if counted > most:
+            raise _no_room(f"more than {model.info.max_context}", model, param)
+        chars = max(chars * 2, chars * most * 9 // (max(counted, 1) * 8))
     return model.tokenizer.encode(text, special=special)
 
 
@@ -46,19 +46,24 @@ def fit(prompt: list[int], limit: TokenLimit, model: ServedModel, *, param: str)
     room = model.info.max_context - len(prompt)
     asked = limit.asked
     if asked is not None and asked > room:
-        raise _too_long(str(len(prompt)), asked, model, limit.param)
+        raise ContextLengthExceeded(
+            f"This model's context is {model.info.max_context} tokens; the prompt has"
+            f" {len(prompt)} and {limit.param} asks for {asked} more. Shorten the prompt or lower"
+            f" {limit.param} to {room}.",
+            param=limit.param,
+        )
     return room if asked is None else asked
 
 
 def check_length(tokens: int, model: ServedModel, param: str) -> None:
     """Raises `ContextLengthExceeded` for a prompt that leaves no room for a single token."""
     if tokens >= model.info.max_context:
-        raise _too_long(str(tokens), 1, model, param)
+        raise _no_room(str(tokens), model, param)
 
 
-def _too_long(prompt: str, asked: int, model: ServedModel, param: str) -> ContextLengthExceeded:
+def _no_room(tokens: str, model: ServedModel, param: str) -> ContextLengthExceeded:
     return ContextLengthExceeded(
-        f"This model's context is {model.info.max_context} tokens, but the prompt has {prompt} and"
-        f" max_tokens asks for {asked} more. Shorten the prompt or lower max_tokens.",
+        f"This model's context is {model.info.max_context} tokens; the prompt alone has {tokens},"
+        " which leaves no room for an answer. Shorten the prompt.",
         param=param,
     )
