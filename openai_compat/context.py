@@ -12,8 +12,8 @@ _CUT_MARGIN = 64
 def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -> list[int]:
     """The tokens of a prompt text that leaves room for at least one more.
 
-    Raises `ContextLengthExceeded`. A text far over the limit costs about what one at the limit costs:
-    a slice that cannot be too long (no character is more than four tokens) tells how many
+    Raises `ContextLengthExceeded`. A text far over the limit costs about what one at the limit
+    costs: a slice that cannot be too long (no character is more than four tokens) tells how many
     characters should be, that many are counted, and the rest is never looked at.
     """
     most = model.info.max_context + _CUT_MARGIN
