@@ -12,10 +12,9 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from engines.errors import ModelRejected
-from engines.torch import attention
+from engines.torch import attention, linear
 from engines.torch.checkpoint import check_weights
 from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
-from engines.torch.linear import make_rowwise
 
 Progress = Callable[[str, float], None]
 
@@ -48,9 +47,10 @@ def open_model(
     target = _device(device)
     kind = _dtype(dtype, facts, target)
     report("weights", 0.1)
-    module = _load(path, facts, kind).to(target)
+    module = _load(path, facts, kind, target).to(target)
     module = module.eval().requires_grad_(requires_grad=False)
-    make_rowwise(module, device=target, dtype=kind)
+    if linear.can_be_rowwise(target, kind):
+        linear.make_rowwise(module)
     report("ready", 1.0)
     return LoadedModel(module, facts, target, kind)
 
@@ -84,10 +84,12 @@ def _dtype(name: str, facts: ModelFacts, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _load(path: Path, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
+def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Build by transformers' native class and read the weights; all of them or none."""
     _silence()
     attention.install()
+    linear.install_experts()
+    exact = linear.can_be_rowwise(device, dtype)
     options: dict[str, Any] = {}
     if facts.quantization == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
@@ -99,7 +101,7 @@ def _load(path: Path, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=attention.NAME,
-            experts_implementation=None,
+            experts_implementation=linear.EXPERTS_NAME if exact else None,
             ignore_mismatched_sizes=True,  # so that they are named; refused below
             output_loading_info=True,
             **options,

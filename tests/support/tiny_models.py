@@ -122,6 +122,8 @@ def model_dir(tiny: Tiny) -> Path:
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             nn.init.normal_(weight, std=0.15)
+        elif name.endswith("sinks"):
+            nn.init.normal_(weight, mean=2.0, std=1.0)
         elif name.endswith("norm.weight"):
             nn.init.normal_(weight, mean=1.0, std=0.2)
         else:

@@ -99,7 +99,9 @@ def test_seeded_sampling_does_not_depend_on_batch_chunks_or_blocks(loaded):
     assert seqs[0].logprobs == alone.logprobs
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "mistral-window"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gemma2", "mistral-window", "mixtral", "gpt-oss"]
+)
 def test_float32_logits_are_bit_equal_whatever_the_batch(name):
     """Alone, in chunks beside others, and replayed as rows: the same bits (see the benchmark)."""
     loaded = open_model(model_dir(by_name(name)), device="cpu")
