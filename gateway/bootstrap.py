@@ -4,6 +4,7 @@ Engines are imported when they are chosen: importing torch takes seconds, and a 
 workers never needs it.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,9 @@ def open_engine(settings: Settings, report: Report, on_death: OnDeath) -> Opened
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
     report("importing torch")
+    # OpenMP reads this when torch loads it. Spinning threads starve the event loop and each other
+    # wherever cores are shared: 593 ms per step became 15 (docs/adr/0006).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
         from engines.torch.loading import open_model
         from engines.torch.runner import TorchRunner

@@ -48,7 +48,7 @@ class Served:
     def __init__(self, process):
         self.process = process
         self.output = ""
-        self.url = self._until(r"Serving .* at (\S+) \(ready")
+        self.url = self._until(r"Serving .* at (\S+) \(ready[^\n]*\nTry: [^\n]*\n")
         self.port = int(re.search(r":(\d+)/", self.url)[1])
 
     def _until(self, pattern, within_s=60):
