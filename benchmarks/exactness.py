@@ -132,8 +132,8 @@ def compare(truth: Rows, rows: Rows) -> str:
     return f"{equal / len(rows):7.1%} of {len(rows)} | {worst:.1e}"
 
 
-def report(path: Path, dtype: str) -> None:
-    bench = Bench(open_model(path, dtype=dtype))
+def report(path: Path, dtype: str, threads: int) -> None:
+    bench = Bench(open_model(path, dtype=dtype, threads=threads))
     truth = bench.each_alone(alone)
     scale = float(torch.stack(list(truth.values())).std())
     conditions = {
@@ -173,13 +173,12 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {arguments.threads} threads")
     print("| model | dtype | logits std | condition | bit-equal rows | max abs difference |")
     print("|---|---|---|---|---|---|")
     for path in arguments.models or [random_llama()]:
         for dtype in ("float32", "bfloat16"):
-            report(path, dtype)
+            report(path, dtype, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from engines.torch import attention, linear
 from engines.torch.checkpoint import check_weights
 from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
 
+_SMALL = 32_000_000  # weights
+
 Progress = Callable[[str, float], None]
 
 
@@ -30,18 +32,26 @@ class LoadedModel:
 
 
 def open_model(
-    path: Path, *, dtype: str = "auto", device: str = "auto", progress: Progress | None = None
+    path: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
 ) -> LoadedModel:
     """Load the model in `path`, a directory as published on the hub.
 
     `dtype` is float32, bfloat16 or auto: float32 on the CPU, the checkpoint's on CUDA (float16 is
     raised to bfloat16, which has the range of float32). `device` is cpu, cuda, cuda:N or auto.
-    `progress` is called with a phase (check, weights, ready) and its fraction of the whole.
+    `threads` is how many the CPU kernels of this process use; 0 is one for small models and torch's
+    own choice for others. `progress` is called with a phase (check, weights, ready) and its
+    fraction of the whole.
 
     Raises ModelRejected when the directory cannot be served, saying what was found.
     """
     report = progress or _ignore
     report("check", 0.0)
+    _silence()
     facts = read_facts(path)
     check_weights(path)
     target = _device(device)
@@ -51,6 +61,8 @@ def open_model(
     module = module.eval().requires_grad_(requires_grad=False)
     if linear.can_be_rowwise(target, kind):
         linear.make_rowwise(module)
+    if threads or _is_small(module):
+        torch.set_num_threads(threads or 1)
     report("ready", 1.0)
     return LoadedModel(module, facts, target, kind)
 
@@ -84,9 +96,13 @@ def _dtype(name: str, facts: ModelFacts, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def _is_small(module: nn.Module) -> bool:
+    """Whether the work of one operation is less than waking a second thread on a busy machine."""
+    return sum(weight.numel() for weight in module.parameters()) < _SMALL
+
+
 def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Build by transformers' native class and read the weights; all of them or none."""
-    _silence()
     attention.install()
     linear.install_experts()
     exact = linear.can_be_rowwise(device, dtype)

@@ -121,6 +121,34 @@ def test_impossible_sizes_are_refused(directory, name, value):
     refused(directory, r"config\.json")
 
 
+# The sixteen values of a 4-bit float, E2M1.
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def test_gpt_oss_as_published_is_dequantised_by_value(tmp_path):
+    """Blocks of 32 four-bit floats, two to a byte (low half first), with a power-of-two scale."""
+    path = shutil.copytree(model_dir(by_name("gpt-oss")), tmp_path / "model")
+    rng = np.random.default_rng(0)
+    expected = {}
+
+    def quantise(tensors):
+        for name in [name for name in tensors if name.endswith("_proj") and "experts" in name]:
+            experts, rows, columns = tensors.pop(name).shape
+            blocks = rng.integers(0, 256, (experts, columns, rows // 32, 16), dtype=np.uint8)
+            scales = rng.integers(120, 127, (experts, columns, rows // 32), dtype=np.uint8)
+            tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+            values = np.stack([FP4[blocks & 15], FP4[blocks >> 4]], -1).reshape(*scales.shape, 32)
+            values *= 2.0 ** (scales.astype(np.float32) - 127)[..., None]
+            expected[name] = values.reshape(experts, columns, rows).transpose(0, 2, 1)
+
+    one_file(path, quantise)
+    configure(path, quantization_config={"quant_method": "mxfp4"})
+    weights = dict(open_model(path, device="cpu").module.named_parameters())
+    assert len(expected) == 4
+    for name, values in expected.items():
+        assert np.array_equal(weights[name].numpy(), values)
+
+
 def test_layer_types_without_paged_attention_are_refused(directory):
     """Linear attention keeps another kind of state."""
     configure(directory, layer_types=["full_attention", "linear_attention"])
@@ -232,3 +260,15 @@ def test_loading_is_quiet(directory, capfd):
     """Neither bars nor warnings: what matters is raised."""
     open_model(directory)
     assert capfd.readouterr() == ("", "")
+
+
+def test_threads_are_one_for_small_models_and_otherwise_as_told(directory):
+    """A tiny operation costs less than waking a thread."""
+    before = torch.get_num_threads()
+    try:
+        open_model(directory, threads=2)
+        assert torch.get_num_threads() == 2
+        open_model(directory)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
