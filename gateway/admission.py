@@ -14,7 +14,7 @@ _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 
 @dataclass(slots=True)
 class Ticket:
-    """One admitted call. `waiting_tokens` drops to 0 with its first token."""
+    """One admitted call. `waiting_tokens` are those of its prompts without a token yet."""
 
     sequences: int
     waiting_tokens: int
@@ -81,14 +81,14 @@ class Admission:
         self.waiting_tokens += prompt_tokens
         return Ticket(sequences, prompt_tokens)
 
-    def first_token(self, ticket: Ticket) -> None:
-        """The call's prompts are computed: they wait no more."""
-        self.waiting_tokens -= ticket.waiting_tokens
-        ticket.waiting_tokens = 0
+    def computed(self, ticket: Ticket, prompt_tokens: int) -> None:
+        """A prompt of the call has its first token: it waits no more."""
+        self.waiting_tokens -= prompt_tokens
+        ticket.waiting_tokens -= prompt_tokens
 
     def release(self, ticket: Ticket, now: float) -> None:
         """Count a call out, however it ended. Idempotent."""
-        self.first_token(ticket)
+        self.computed(ticket, ticket.waiting_tokens)
         self.sequences -= ticket.sequences
         if ticket.sequences:
             self._rate.add(ticket.sequences, now)

@@ -32,7 +32,8 @@ class ConnectionLimits:
     connections: int
     head_timeout_s: float
     head_bytes: int = 65_536
-    discarded_bytes: int = 64 << 20
+    discarded_bytes: int = 64 << 20  # of one body that was refused
+    pipelined: int = 16  # requests that wait behind the one being answered
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -111,6 +112,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._unfinished_bytes = 0
         if self._check_head(self._head_bytes + len(self.url)):
             super().on_headers_complete()
+            self._bound_pipeline()
+
+    def _bound_pipeline(self) -> None:
+        if len(self.pipeline) > self._limits.pipelined:
+            self.transport.abort()
+        elif self.pipeline:
+            # uvicorn stops reading while a request waits, and so would not see its client leave.
+            self.flow.resume_reading()
 
     def _check_head(self, size: int) -> bool:
         fits = size <= self._limits.head_bytes
@@ -142,7 +151,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._refused:
             super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._discarded = True, 0, 0
         self._ends += 1
 
     def on_response_complete(self) -> None:

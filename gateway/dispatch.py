@@ -54,48 +54,60 @@ class Call:
 
     async def aclose(self) -> None:
         """Abort what still runs and give the admission back. Idempotent."""
-        self._pulse.end(self.job)
+        self._pulse.end()
         for stream in self._streams:
             await stream.aclose()
 
 
 class Pulse:
-    """Observes one call: time to first token, gaps, finishes, and its admission ticket."""
+    """Observes one call: times of its tokens, finishes, usage, and its admission ticket."""
 
-    def __init__(self, dispatcher: "Dispatcher", ticket: Ticket, exchange: Exchange) -> None:
+    def __init__(
+        self, dispatcher: "Dispatcher", job: Job, ticket: Ticket, exchange: Exchange
+    ) -> None:
         self._dispatcher = dispatcher
+        self._job = job
         self._ticket = ticket
         self._exchange = exchange
+        self._waiting = set(range(len(job.requests)))  # requests without a token yet
         self._last: dict[tuple[int, int], float] = {}
 
     def beat(self, batch: Batch) -> None:
+        """Note a batch of events, now."""
         now = self._dispatcher.clock()
         for request, event in batch:
             if event.tokens:
-                self._observe((request, event.choice), len(event.tokens), now)
+                self._observe(request, event, now)
             if event.finish is not None:
                 self._exchange.finishes.append(event.finish.reason.value)
 
-    def _observe(self, choice: tuple[int, int], tokens: int, now: float) -> None:
-        before = self._last.get(choice)
-        self._last[choice] = now
-        if before is not None:
-            self._dispatcher.metrics.token_gap((now - before) / tokens)
-        elif self._exchange.ttft_s is None:
-            self._exchange.ttft_s = now - self._exchange.started
-            self._dispatcher.metrics.first_token(self._exchange.ttft_s)
-            self._dispatcher.admission.first_token(self._ticket)
-
     def stopped(self) -> None:
-        """A stop string ended a choice."""
+        """Note a choice that a stop string ended."""
         self._exchange.finishes.append("stop")
 
-    def end(self, job: Job) -> None:
-        usage = job.renderer.usage
+    def end(self) -> None:
+        """Note the usage, and give the admission back. Idempotent."""
+        usage = self._job.renderer.usage
         self._exchange.prompt_tokens = usage.prompt_tokens
         self._exchange.completion_tokens = usage.completion_tokens
         self._exchange.cached_tokens = usage.cached_tokens
         self._dispatcher.release(self._ticket)
+
+    def _observe(self, request: int, event: TokenEvent, now: float) -> None:
+        before = self._last.get((request, event.choice))
+        self._last[request, event.choice] = now
+        if before is not None:
+            self._dispatcher.metrics.token_gap((now - before) / len(event.tokens))
+        elif request in self._waiting:
+            self._begin(request, now)
+
+    def _begin(self, request: int, now: float) -> None:
+        self._waiting.discard(request)
+        prompt = self._job.requests[request].prompt
+        self._dispatcher.admission.computed(self._ticket, len(prompt))
+        if self._exchange.ttft_s is None:
+            self._exchange.ttft_s = now - self._exchange.started
+            self._dispatcher.metrics.first_token(self._exchange.ttft_s)
 
 
 class Dispatcher:
@@ -129,7 +141,7 @@ class Dispatcher:
                 await stream.aclose()
             self.release(ticket)
             raise
-        return Call(job, streams, Pulse(self, ticket, exchange))
+        return Call(job, streams, Pulse(self, job, ticket, exchange))
 
     def release(self, ticket: Ticket) -> None:
         """Give a call's admission back. Idempotent."""

@@ -71,13 +71,25 @@ def test_leaving_while_queued_starts_nothing(server, stream):
     aborted_at_once(server, busy.socket.close)
 
 
-def test_leaving_with_a_pipelined_request_is_noticed(server):
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_with_a_pipelined_request_is_noticed(server, stream):
     """The second request on the connection must not hide that the first one's reader is gone."""
     raw = Raw(server.port)
-    raw.send("POST", CHAT, chat(max_tokens=1500, stream=True))
-    raw.read_until(b'{"content":"')
+    raw.send("POST", CHAT, chat(max_tokens=1500, stream=stream))
+    eventually(lambda: server.load().running == 1)
     raw.send("GET", "/livez")
+    raw.send("GET", "/livez")
+    time.sleep(0.02)  # they have arrived, most likely; if not the test is only easier
     aborted_at_once(server, raw.reset)
+
+
+def test_piling_up_pipelined_requests_ends_the_connection(server):
+    """What waits behind a stream is bounded."""
+    with Raw(server.port) as raw:
+        raw.send("POST", CHAT, chat(max_tokens=1500, stream=True))
+        raw.read_until(b'{"content":"')
+        raw.socket.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+        eventually(lambda: blocks_are_free(server), 5, "the connection to be cut")
 
 
 def test_leaving_amid_a_body_is_nothing(server):

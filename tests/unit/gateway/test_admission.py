@@ -32,7 +32,7 @@ def test_a_first_token_makes_room_for_prompts():
     """A prompt that is computed waits no more."""
     gate = admission(tokens=100)
     ticket = gate.admit(1, 90, now=0)
-    gate.first_token(ticket)
+    gate.computed(ticket, 90)
     gate.admit(1, 100, now=0)
 
 

@@ -225,6 +225,25 @@ def test_times_and_tokens_are_observed():
     run(scenario())
 
 
+def test_each_prompt_waits_until_its_own_first_token():
+    """A batch is not through the queue with its first prompt."""
+
+    async def scenario():
+        world = World()
+        call = await world.start(request(prompt=(1,) * 10), request(prompt=(1,) * 20))
+        frames = call.frames()
+        await anext(frames)
+        assert world.admission.waiting_tokens == 30
+        world.engine.streams[0].emit(5)
+        await anext(frames)
+        assert world.admission.waiting_tokens == 20
+        await frames.aclose()
+        await call.aclose()
+        assert world.admission.waiting_tokens == 0
+
+    run(scenario())
+
+
 def test_idle_waits_for_the_last_call():
     """What a drain waits for."""
 
