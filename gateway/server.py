@@ -15,7 +15,7 @@ from gateway.connection import BoundedConnection, ConnectionLimits
 from gateway.settings import Settings
 
 _log = logging.getLogger("penstock.server")
-_CLOSE_WITHIN_S = 5
+_CLOSE_WITHIN_S = 1  # what is worth waiting for has been waited for by the drain
 _KEEP_ALIVE_S = 75  # above the idle time of common proxies, so that they close first
 
 
@@ -48,6 +48,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Left are those whose clients do not read: nothing else will ever close them.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedConnection):
+                connection.abort()
+        await asyncio.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """First signal: drain. Second: leave now."""

@@ -104,6 +104,19 @@ def test_a_second_signal_ends_at_once():
         assert not server.thread.is_alive()
 
 
+def test_a_client_that_does_not_read_does_not_hold_up_the_end():
+    """It was given its time; then its connection is aborted and the process leaves with 0."""
+    settings = test_settings(drain_timeout_s=0.2, max_running=16)
+    with live(settings, step_s=0.001) as server, Raw(server.port, receive_buffer=1024) as stuck:
+        stuck.send("POST", "/v1/chat/completions", chat(max_tokens=400, n=8, stream=True))
+        eventually(lambda: server.load().running == 8)
+        eventually(lambda: server.load().running == 0)
+        assert server.serving.dispatcher.admission.sequences == 8
+        server.begin_exit()
+        server.thread.join(15)
+        assert server.exit_code == 0
+
+
 def test_an_idle_server_ends_at_once():
     """Also with idle keep-alive connections open."""
     with live() as server, Raw(server.port) as idle:

@@ -138,7 +138,7 @@ def test_slow_readers_do_not_slow_others():
 
         def seconds():
             began = time.monotonic()
-            assert len(list(ask(server, max_tokens=100))) >= 90
+            assert list(ask(server, max_tokens=100))[-1].choices[0].finish_reason == "length"
             return time.monotonic() - began
 
         readers = stalled(server, 10)
