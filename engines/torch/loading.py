@@ -59,10 +59,10 @@ def open_model(
     report("weights", 0.1)
     module = _load(path, facts, kind, target).to(target)
     module = module.eval().requires_grad_(requires_grad=False)
-    if linear.can_be_rowwise(target, kind):
-        linear.make_rowwise(module)
     if threads or _is_small(module):
         torch.set_num_threads(threads or 1)
+    if linear.can_pack(target):
+        linear.pack(module)
     report("ready", 1.0)
     return LoadedModel(module, facts, target, kind)
 
@@ -105,7 +105,7 @@ def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.devic
     """Build by transformers' native class and read the weights; all of them or none."""
     attention.install()
     linear.install_experts()
-    exact = linear.can_be_rowwise(device, dtype)
+    rowwise = linear.can_pack(device) and dtype == torch.float32
     options: dict[str, Any] = {}
     if facts.quantization == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
@@ -117,7 +117,7 @@ def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.devic
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=attention.NAME,
-            experts_implementation=linear.EXPERTS_NAME if exact else None,
+            experts_implementation=linear.EXPERTS_NAME if rowwise else None,
             ignore_mismatched_sizes=True,  # so that they are named; refused below
             output_loading_info=True,
             **options,
