@@ -17,10 +17,13 @@ from gateway.host_guard import check_host
 from gateway.kv_budget import KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Phase
 from gateway.logs import JsonFormatter
+from gateway.metrics import Metrics
 from gateway.replies import error_response
 from openai_compat.errors import Overloaded, RequestRejected, Unavailable
+from tests.support.fake_engine import FakeEngine
 
 GIB = 1 << 30
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -192,5 +195,16 @@ def test_a_lifecycle_only_moves_forward():
 
 def test_the_version_is_the_distributions():
     """`--version` and the package say the same."""
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert gateway.__version__ == project["project"]["version"]
+
+
+def test_every_metric_is_documented():
+    """Under the name that a dashboard uses."""
+    metrics = Metrics("test")
+    metrics.watch(FakeEngine().load)
+    text = (ROOT / "docs" / "operations.md").read_text()
+    names = {family.name for family in metrics.registry.collect()}
+    ours = {name for name in names if name.startswith("penstock_")}
+    assert len(ours) > 15
+    assert not [name for name in ours if name not in text]
