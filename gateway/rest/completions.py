@@ -1,9 +1,9 @@
 """POST /v1/completions."""
 
 from fastapi import APIRouter, Request, Response
-from openai_compat.completions.lower import lower_completion
 
 from gateway.rest.calls import CallRunner
+from openai_compat.completions.lower import lower_completion
 
 
 def routes(calls: CallRunner) -> APIRouter:

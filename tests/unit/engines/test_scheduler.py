@@ -105,7 +105,7 @@ def test_preemption_takes_the_youngest_and_brings_it_back_first():
 
 
 def test_choices_share_full_blocks_and_copy_the_partial_one():
-    """Three choices over 6 tokens: one full block held three times, the partial one copied for two."""
+    """Three choices over 6 tokens hold the full block together; two get copies of the other."""
     bench = Bench()
     bench.scheduler.add(request("a", 6, n=3, new=3))
     bench.step()
