@@ -24,10 +24,13 @@ EXPERTS_NAME = "penstock_rowwise"
 _ROUTER_TILE = 16  # rows; a constant shape is a constant kernel
 
 
-def can_pack(device: torch.device) -> bool:
-    """Whether oneDNN can do the work."""
-    built_in = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and built_in
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN is built in and this CPU has its instructions for the type."""
+    built_in = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type != "cpu" or not built_in:
+        return False
+    operations = torch.ops.mkldnn
+    return dtype == torch.float32 or bool(operations._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
 def rowwise(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

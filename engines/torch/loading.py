@@ -61,7 +61,7 @@ def open_model(
     module = module.eval().requires_grad_(requires_grad=False)
     if threads or _is_small(module):
         torch.set_num_threads(threads or 1)
-    if linear.can_pack(target):
+    if linear.can_pack(target, kind):
         linear.pack(module)
     report("ready", 1.0)
     return LoadedModel(module, facts, target, kind)
@@ -105,7 +105,7 @@ def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.devic
     """Build by transformers' native class and read the weights; all of them or none."""
     attention.install()
     linear.install_experts()
-    rowwise = linear.can_pack(device) and dtype == torch.float32
+    rowwise = dtype == torch.float32 and linear.can_pack(device, dtype)
     options: dict[str, Any] = {}
     if facts.quantization == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
