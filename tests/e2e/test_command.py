@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -251,15 +252,19 @@ def test_chat_says_what_is_wrong():
     assert "404" in run.stdout
 
 
+def cpu_seconds(*arguments):
+    """What a run costs, whatever else the machine does meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert penstock(*arguments).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_version_and_help_are_quick_and_light():
-    """The best of five helps is under 0.3 s, and nothing heavy was imported for it."""
+    """Help costs under 0.3 s, and nothing heavy is imported for it."""
     assert re.fullmatch(r"penstock \d+\.\d+\.\d+\n", penstock("--version").stdout)
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        assert "serve" in penstock("--help").stdout
-        took.append(time.monotonic() - began)
-    assert min(took) < 0.3, took
+    assert "serve" in penstock("--help").stdout
+    assert min(cpu_seconds("--help") for _ in range(3)) < 0.3
     heavy = {"torch", "transformers", "fastapi", "uvicorn", "pydantic", "httpx2", "numpy"}
     code = f"import sys, gateway.cli; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
