@@ -11,6 +11,7 @@ What this adds, each measured missing in uvicorn 0.54:
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.exchange import request_id
 from gateway.rest.sse import WIRE
 from openai_compat.errors import ErrorReply, RequestRejected, Unavailable
 
+_log = logging.getLogger("penstock.connections")
 _LINGER_S = 5.0
 _HEADER_OVERHEAD = 4  # ": " and the line's end
 
@@ -181,9 +184,13 @@ class BoundedConnection(HttpToolsProtocol):
         """Answer without the application, which has no request to answer."""
         self._refused = True
         body = reply.body()
+        name = request_id(())
+        facts = {"request_id": name, "status": reply.status, "code": reply.code}
+        _log.info("refused", extra={"facts": facts})
         head = (
             f"HTTP/1.1 {reply.status} Refused\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-should-retry: {str(reply.retryable).lower()}\r\n"
+            f"x-request-id: {name}\r\n"
             "connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)

@@ -280,6 +280,7 @@ def test_what_is_not_a_sane_request_is_refused_and_closed(server, sent, status):
     head, _, body = got.partition(b"\r\n\r\n")
     assert head.split(b" ")[1] == status, got[:200]
     assert b"connection: close" in head
+    assert b"x-request-id: req-" in head
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
     assert httpx2.get(f"http://127.0.0.1:{server.port}/livez").status_code == 200
 
