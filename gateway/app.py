@@ -16,7 +16,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.rest import chat, completions, health, models
+from gateway.rest import chat, completions, events, health, models
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
@@ -47,6 +47,7 @@ def create_app(
         completions.routes(calls),
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
+        events.routes(lifecycle),
     ):
         app.include_router(router)
     for kind in (ApiError, EngineError, HTTPException, RequestValidationError, Exception):

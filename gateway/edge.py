@@ -18,6 +18,7 @@ from openai_compat.errors import ApiError
 
 PUBLIC = frozenset({"/livez", "/readyz", "/health"})
 METRICS = "/metrics"
+_OPERATOR = PUBLIC | {METRICS, "/events"}  # stand beside the API, not under it
 _API = "/v1"
 
 
@@ -90,7 +91,7 @@ def canonical(path: str) -> str:
     path = path.rstrip("/")
     while path.startswith(f"{_API}{_API}/"):
         path = path.removeprefix(_API)
-    if path in PUBLIC or path in (METRICS, "", _API) or path.startswith(f"{_API}/"):
+    if path in _OPERATOR or path in ("", _API) or path.startswith(f"{_API}/"):
         return path or "/"
     return f"{_API}{path}"
 

@@ -1,6 +1,7 @@
 """What the process is doing: starting, loading, ready, draining or failed; and what it serves."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,33 +32,64 @@ class Serving:
     dispatcher: Dispatcher
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """The phase and what it is at, as operators see them."""
+
+    status: str
+    phase: str
+
+
 class Lifecycle:
-    """The one owner of the phase. Calls enter only while it is ready."""
+    """The one owner of the phase, on the event loop. Calls enter only while it is ready."""
 
     def __init__(self) -> None:
         self.phase = Phase.LOADING
         self.detail = "starting"
         self._serving: Serving | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        """What the process is doing now."""
+        return State(self.phase.value, self.detail)
+
+    async def states(self) -> AsyncGenerator[State, None]:
+        """The state now, then after each change, up to the one that ends the process."""
+        told: State | None = None
+        while True:
+            changed, state = self._changed, self.state
+            if state != told:
+                told = state
+                yield state
+            if self.phase in {Phase.DRAINING, Phase.FAILED}:
+                return
+            await changed.wait()
 
     def progress(self, detail: str) -> None:
         """Say what loading is at, in words of ours."""
         if self.phase is Phase.LOADING:
-            self.detail = detail
+            self._move(Phase.LOADING, detail)
 
     def ready(self, serving: Serving) -> None:
         """Begin to serve, unless told to stop while loading."""
         self._serving = serving
         if self.phase is Phase.LOADING:
-            self.phase, self.detail = Phase.READY, "ready"
+            self._move(Phase.READY, "ready")
 
     def drain(self) -> None:
         """Take no more calls."""
         if self.phase is not Phase.FAILED:
-            self.phase, self.detail = Phase.DRAINING, "finishing running requests"
+            self._move(Phase.DRAINING, "finishing running requests")
 
     def fail(self) -> None:
         """Loading ended without a model; the process is about to end."""
-        self.phase, self.detail = Phase.FAILED, "failed to load"
+        self._move(Phase.FAILED, "failed to load")
+
+    def _move(self, phase: Phase, detail: str) -> None:
+        self.phase, self.detail = phase, detail
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     @property
     def loaded(self) -> Serving | None:

@@ -49,8 +49,13 @@ class Process:
         return self.server.exit_code
 
     async def _load(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def report(phase: str) -> None:  # from the loading thread
+            loop.call_soon_threadsafe(self._report, phase)
+
         try:
-            opened = await in_daemon_thread(self._open)
+            opened = await in_daemon_thread(lambda: self._open(report))
             await self._start(opened)
         except (ModelRejected, EngineError, ValueError, MemoryError, OSError) as error:
             self.parts.lifecycle.fail()
@@ -62,8 +67,8 @@ class Process:
             self._screen.stopped("cannot serve: loading failed; the log says where")
             self.server.begin_exit(_EXIT_REJECTED)
 
-    def _open(self) -> Opened:
-        return self._opener(self._settings, self._report, self._engine_died)
+    def _open(self, report: Report) -> Opened:
+        return self._opener(self._settings, report, self._engine_died)
 
     async def _start(self, opened: Opened) -> None:
         self._report("first token")

@@ -56,7 +56,7 @@ class Settings:
         "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"
     )
     max_running: int = _setting(
-        32, number(1, 4096), "Sequences computed in one step", group="capacity", unit="sequences"
+        64, number(1, 4096), "Sequences computed in one step", group="capacity", unit="sequences"
     )
     max_context: int = _setting(
         0,
@@ -66,7 +66,7 @@ class Settings:
         unit="tokens",
     )
     block_size: int = _setting(
-        16, number(1, 1024), "Tokens in one KV block", group="capacity", unit="tokens"
+        32, number(1, 1024), "Tokens in one KV block", group="capacity", unit="tokens"
     )
     kv_cache_memory: int = _setting(
         0, byte_count(), "Memory of the KV cache; 0: a quarter of what is free, at most 4 GiB",

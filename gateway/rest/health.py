@@ -22,9 +22,8 @@ def routes(lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
     @router.api_route("/health", methods=["GET", "HEAD"])
     async def ready() -> Response:
         """200 while calls are taken, else 503 with the phase."""
-        body = {"status": lifecycle.phase.value, "phase": lifecycle.detail}
         status = 200 if lifecycle.phase is Phase.READY else 503
-        return json_response(msgspec.json.encode(body), status)
+        return json_response(msgspec.json.encode(lifecycle.state), status)
 
     @router.get("/metrics")
     async def scrape() -> Response:
