@@ -1,10 +1,12 @@
 """How much a stepped engine takes on, and the check that refuses what can never fit. Pure."""
 
+import math
 from dataclasses import dataclass
 
-from engines.api import GenerationRequest
+from engines.api import GenerationRequest, Sampling
 from engines.errors import CapacityExceeded, ContextOverflow, InvalidRequest
 
+MAX_LOGPROBS = 20  # most likely tokens told per position, as in OpenAI's API
 _SMALLEST_CHUNK = 4  # see Limits.__post_init__
 
 
@@ -52,12 +54,31 @@ class Limits:
                 f"a prompt token is outside the vocabulary of {self.vocab_size}", param="prompt"
             )
         self._check_length(len(request.prompt), request.sampling.max_tokens)
+        self._check_sampling(request.sampling)
         if not 1 <= request.n <= self.max_running:
             raise CapacityExceeded(
                 f"n is {request.n}; this engine runs at most {self.max_running} sequences at once "
                 "(--max-running)",
                 param="n",
             )
+
+    def _check_sampling(self, sampling: Sampling) -> None:
+        """Refuse what would fail inside a runner, and so under everybody."""
+        most = min(MAX_LOGPROBS, self.vocab_size)
+        if sampling.logprobs is not None and not 0 <= sampling.logprobs <= most:
+            raise InvalidRequest(
+                f"logprobs is {sampling.logprobs}, must be 0 to {most}", param="logprobs"
+            )
+        if sampling.min_tokens and len(sampling.stop_tokens) >= self.vocab_size:
+            raise InvalidRequest(
+                "min_tokens cannot hold back every token there is", param="min_tokens"
+            )
+        values = (
+            sampling.temperature, sampling.top_p, sampling.min_p,
+            sampling.presence, sampling.frequency, sampling.repetition, *sampling.bias.values(),
+        )  # fmt: skip
+        if not all(map(math.isfinite, values)):
+            raise InvalidRequest("sampling values must be finite", param="sampling")
 
     def _check_length(self, prompt: int, max_tokens: int) -> None:
         if max_tokens < 1:
@@ -69,9 +90,10 @@ class Limits:
                 f"the context is {self.max_context} tokens",
                 param="prompt",
             )
-        if self.blocks_for(total) > self.num_blocks:
+        blocks = self.blocks_for(total - 1)  # the last token is said, never computed
+        if blocks > self.num_blocks:
             raise CapacityExceeded(
-                f"{total} tokens need {self.blocks_for(total)} KV blocks of {self.block_size}; "
+                f"{total} tokens need {blocks} KV blocks of {self.block_size}; "
                 f"this engine has {self.num_blocks} (--kv-cache-memory)",
                 param="prompt",
             )

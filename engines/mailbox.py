@@ -70,7 +70,7 @@ class Mailbox:
             self._wake()
 
     async def aclose(self) -> None:
-        self._closed = True
+        self._closed, self._error = True, None
         self._pending.clear()
         if self._unfinished:
             self._unfinished.clear()

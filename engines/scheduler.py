@@ -56,9 +56,12 @@ class Counters:
 
 
 class Scheduler:
-    """Decides what runs next, and owns every sequence, lane and block table."""
+    """Decides what runs next, and owns every sequence, lane and block table.
 
-    def __init__(self, limits: Limits, pool: BlockPool) -> None:
+    `namespace` tells this cache from those of other models (kvcache.naming); salts divide it.
+    """
+
+    def __init__(self, limits: Limits, pool: BlockPool, *, namespace: bytes = b"") -> None:
         self.limits = limits
         self.pool = pool
         self.waiting = WaitingLine(limits.ageing_steps)
@@ -67,6 +70,7 @@ class Scheduler:
         self._writer = PlanWriter(limits, self._lanes)
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
+        self._namespace = namespace
         self._arrivals = 0
         self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
@@ -92,7 +96,8 @@ class Scheduler:
 
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
-        leader = open_choices(request, self._arrivals, self.counters.steps)
+        namespace = self._namespace + request.cache_salt
+        leader = open_choices(request, namespace, self._arrivals, self.counters.steps)
         self._arrivals += 1
         self._open[request.id] = leader.group
         self.waiting.push(leader)
@@ -168,10 +173,10 @@ class Scheduler:
         tail = int(lanes.table[lane, last])
         forked = bool(lanes.forked[lane])
         lanes.forked[lane] = False
+        if not (forked and self.pool.refs(tail) == 1) and not self._make_room(sequence):
+            return
         if forked and self.pool.refs(tail) == 1:
             return  # the siblings have left it: it may be written in place
-        if not self._make_room(sequence):
-            return
         (block,) = self.pool.take(1)
         if forked:
             self._copies.append((tail, block))
@@ -198,10 +203,7 @@ class Scheduler:
         """Take the lanes and blocks of a running sequence (and of its followers) back."""
         self._running.remove(sequence)
         for member in sequence.group:
-            table = self._lanes.unbind(member)
-            self.pool.release(table)
-            if self._copies:  # nobody reads what would have been copied for it
-                self._copies = [copy for copy in self._copies if copy[1] not in table]
+            self.pool.release(self._lanes.unbind(member))
 
     # -- rows
 
@@ -247,9 +249,11 @@ class Scheduler:
     def _admit(self, head: Sequence) -> bool:
         """Move the head of the line into lanes, with blocks for all its tokens, if they fit."""
         group = head.group
+        if self._lanes.free < len(group):
+            return False
         hit = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
-        if self._lanes.free < len(group) or need > self.pool.free - self.pool.idle(hit):
+        if need > self.pool.free - self.pool.idle(hit):
             return False
         self.waiting.pop()
         self._count_hit(head, len(hit) * self.limits.block_size)

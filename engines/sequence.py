@@ -40,12 +40,11 @@ class Sequence:
         return len(self.request.prompt)
 
 
-def open_choices(request: GenerationRequest, arrival: int, step: int) -> Sequence:
+def open_choices(request: GenerationRequest, namespace: bytes, arrival: int, step: int) -> Sequence:
     """The leader of a new request, with its followers attached."""
     prompt = np.asarray(request.prompt, dtype=np.int32)
     choices = [
-        Sequence(request, choice, arrival, step, prompt, request.cache_salt)
-        for choice in range(request.n)
+        Sequence(request, choice, arrival, step, prompt, namespace) for choice in range(request.n)
     ]
     choices[0].followers = choices[1:]
     return choices[0]

@@ -84,7 +84,7 @@ class StepResult:
 
 
 class StepRunner(Protocol):
-    """The only thing that touches tensors. Called from one thread; steps complete in launch order.
+    """The only thing that touches tensors. One thread launches and collects steps, in order.
 
     Any exception it raises is fatal to the engine: there is no going on with a broken device.
     """
@@ -96,4 +96,4 @@ class StepRunner(Protocol):
         """Wait for a launched step and return its sampled tokens."""
 
     def close(self) -> None:
-        """Free device memory. Idempotent."""
+        """Free device memory, after the last step; from any thread. Idempotent."""

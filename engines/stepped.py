@@ -17,6 +17,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,6 +35,7 @@ from engines.mailbox import Mailbox
 from engines.needs import needed
 from engines.scheduler import Scheduler, StepOutcome
 from engines.step import StepRunner
+from kvcache.naming import namespace
 from kvcache.pool import BlockPool
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class _Stop:
 
 _Message = GenerationRequest | _Abort | _Stop
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
+_LAST_STEP_S = 30.0  # a step takes milliseconds to seconds; longer means a stuck device
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
 
 
@@ -73,7 +76,11 @@ class SteppedEngine:
         self._limits = limits
         self._runner = runner
         self._on_death = on_death
-        self._scheduler = Scheduler(limits, BlockPool(limits.num_blocks, limits.block_size))
+        self._scheduler = Scheduler(
+            limits,
+            BlockPool(limits.num_blocks, limits.block_size),
+            namespace=namespace(info.model.encode(), str(limits.block_size).encode()),
+        )
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._boxes: dict[RequestId, Mailbox] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,12 +88,16 @@ class SteppedEngine:
         self._idle: asyncio.Event | None = None  # set while no stream is open
         self._refusal: _Refusal | None = (EngineUnavailable, "the engine is not started")
         self._alive = True
+        self._started = False
 
     @property
     def info(self) -> EngineInfo:
         return self._info
 
     async def start(self) -> None:
+        if self._started:
+            raise RuntimeError("an engine is started once; make a new one")
+        self._started = True
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -99,10 +110,10 @@ class SteppedEngine:
             kind, message = self._refusal
             raise kind(message)
         self._limits.check(request)
-        missing = needed(request.sampling) - self._info.capabilities
+        missing = sorted(needed(request.sampling) - self._info.capabilities)
         if missing:
             raise Unsupported(
-                f"this engine does not support {', '.join(sorted(missing))}", param=min(missing)
+                f"this engine does not support {', '.join(missing)}", param="sampling"
             )
         if request.id in self._boxes:
             raise InvalidRequest("a request with this id is already open", param="id")
@@ -129,17 +140,27 @@ class SteppedEngine:
         )
 
     async def stop(self, grace_s: float) -> None:
+        self._started = True  # what was stopped is not started again
         if self._alive:
             self._refusal = _STOPPING
         if self._idle is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         self._fail_all(_STOPPING)
-        if self._thread is not None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._inbox.put(_Stop())
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
-        self._runner.close()
+            await self._ended(thread)
+        if thread is None or not thread.is_alive():
+            self._runner.close()
+
+    async def _ended(self, thread: threading.Thread) -> None:
+        """Wait for the step in flight, but not for ever: the thread is a daemon."""
+        deadline = time.monotonic() + _LAST_STEP_S
+        while thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.to_thread(thread.join, 0.5)
+        if thread.is_alive():
+            _log.error("the last step has not ended in %.0f s; leaving it", _LAST_STEP_S)
 
     # -- on the event loop
 
@@ -157,8 +178,8 @@ class SteppedEngine:
         samples = zip(outcome.sequences, outcome.tokens, strict=True)
         for index, (sequence, token) in enumerate(samples):
             box = self._boxes.get(sequence.request.id)
-            if box is None:
-                continue  # closed while the step ran
+            if box is None or box.request is not sequence.request:
+                continue  # closed while the step ran; the id may be in use again
             logprobs = outcome.logprobs.get(index)
             box.push(
                 TokenEvent(
@@ -194,7 +215,7 @@ class SteppedEngine:
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
                 self._post(self._deliver, self._scheduler.apply(plan, result))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")
             self._post(self._die, error)

@@ -14,6 +14,14 @@ BlockName = NewType("BlockName", bytes)
 _NAME_BYTES = 16
 
 
+def namespace(*parts: bytes) -> bytes:
+    """What a cache belongs to (model, block size, ...), so that no two lists of parts look alike.
+
+    A salt may be appended to it.
+    """
+    return b"penstock-kv-1" + b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
 def root_name(namespace: bytes) -> BlockName:
     """The name before the first block of everything in a namespace (model, adapter, salt)."""
     return BlockName(blake2b(namespace, digest_size=_NAME_BYTES, person=b"penstock-root").digest())

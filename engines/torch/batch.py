@@ -30,6 +30,10 @@ Int64Array = npt.NDArray[np.int64]
 # of one row are padded with a dummy, so that a token does not depend on the batch it was in.
 MIN_ROWS = 2
 
+# Keys gathered at once, over all tiles of a group. At 8 KV heads of 128 in bfloat16 this is 128 MiB
+# each for keys and values, the most that attention takes beyond the cache.
+GATHERED_KEYS = 65_536
+
 # Queries per prefill tile. Smaller wastes less on short chunks, larger gathers keys less often.
 TILE = 32
 
@@ -142,7 +146,11 @@ class Packer:
         shapes: defaultdict[tuple[int, int], list[Tile]] = defaultdict(list)
         for tile in tiles:
             shapes[len(tile.rows), len(tile.table)].append(tile)
-        return tuple(self._group(members) for members in shapes.values())
+        return tuple(
+            self._group(part)
+            for members in shapes.values()
+            for part in batched(members, len(members[0].table) * self.block_size)
+        )
 
     def _group(self, members: list[Tile]) -> Group:
         tables = np.stack([tile.table for tile in members])
@@ -156,6 +164,17 @@ class Packer:
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
+
+
+def batched(tiles: list[Tile], keys: int) -> Iterator[list[Tile]]:
+    """Tiles of `keys` keys each, in parts that gather at most GATHERED_KEYS together.
+
+    A step may replay hundreds of rows of one long sequence, or decode many lanes over one long
+    prefix: gathered at once, each row's keys apart, that is many times the whole cache.
+    """
+    count = max(1, GATHERED_KEYS // keys)
+    for start in range(0, len(tiles), count):
+        yield tiles[start : start + count]
 
 
 def _segments(plan: StepPlan) -> Iterator[tuple[int, int, int, Int64Array]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from engines.step import StepPlan, StepResult
 from engines.torch.attention import Paged
@@ -15,14 +16,15 @@ class TorchRunner:
     """A StepRunner over one loaded model, on the model's device.
 
     Holds `num_blocks` KV blocks (and one scratch block for padding) and the sampling state of
-    `max_lanes` lanes. On the CPU a step is computed in `launch`; on CUDA `launch` only enqueues it.
+    `max_lanes` lanes. On the CPU a step is computed in `launch`; on CUDA the forward pass is
+    enqueued there, and the sampler's uploads wait for it.
     """
 
     def __init__(
         self, loaded: LoadedModel, *, num_blocks: int, block_size: int, max_lanes: int
     ) -> None:
         facts = loaded.facts
-        self._module = loaded.module
+        self._module: nn.Module | None = loaded.module
         self._kv: KvBlocks | None = KvBlocks(
             layers=facts.layers,
             num_blocks=num_blocks,
@@ -49,7 +51,7 @@ class TorchRunner:
 
     def logits(self, plan: StepPlan) -> torch.Tensor:
         """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
-        if self._kv is None:
+        if self._kv is None or self._module is None:
             raise RuntimeError("the runner is closed")
         with torch.inference_mode():
             self._kv.copy_blocks(plan.copies)
@@ -72,4 +74,4 @@ class TorchRunner:
         return StepResult(tokens.astype(np.int32), logprobs)
 
     def close(self) -> None:
-        self._kv = None
+        self._kv = self._module = None

@@ -20,7 +20,7 @@ from engines.step import StepPlan, StepRunner
 from engines.stepped import SteppedEngine
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
-from tests.support.engines import ask, ledger, limits_for, read, running, stepped
+from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
 from tests.support.tiny_models import by_name, model_dir
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +37,11 @@ class Kind:
     def engine(self, **changes: int) -> SteppedEngine:
         limits = limits_for(vocab_size=self.vocab_size, **changes)
         return stepped(limits, self.runner, self.capabilities)
+
+    def gated(self, steps: int = 0) -> tuple[SteppedEngine, Gated]:
+        limits = limits_for(vocab_size=self.vocab_size)
+        gate = Gated(self.runner(limits), steps)
+        return stepped(limits, lambda _: gate, self.capabilities), gate
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +81,33 @@ async def test_a_stream_ends_once_with_exact_counts(kind):
     async with running(kind.engine()) as engine:
         answers = await read(engine.generate(ask("a", [1, 2, 3], max_tokens=9)))
         assert list(answers) == [0]
+        assert answers[0].cached == 0
         assert answers[0].finish.reason is FinishReason.LENGTH
         assert answers[0].finish.generated == len(answers[0].tokens) == 9
+
+
+async def test_a_prefix_that_was_computed_is_reported_as_cached(kind):
+    """The second request over nine tokens finds two blocks of four."""
+    async with running(kind.engine()) as engine:
+        prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+        first = await read(engine.generate(ask("a", prompt)))
+        again = await read(engine.generate(ask("b", prompt)))
+        assert (first[0].cached, again[0].cached) == (0, 8)
+        assert first[0].tokens == again[0].tokens
+
+
+async def test_an_id_used_again_gets_nothing_of_its_former_stream(kind):
+    """A step that was in flight when the first stream was closed does not speak to the second."""
+    async with running(kind.engine()) as engine:
+        control = (await read(engine.generate(ask("a", [1, 2, 3]))))[0].tokens
+    engine, gate = kind.gated()
+    async with running(engine):
+        first = engine.generate(ask("a", [4, 5, 6]))
+        assert await asyncio.to_thread(gate.waiting.wait, 10)
+        await first.aclose()
+        second = engine.generate(ask("a", [1, 2, 3]))
+        gate.open()
+        assert (await read(second))[0].tokens == control
 
 
 async def test_a_stop_token_ends_the_choice_and_is_its_last_token(kind):
@@ -132,10 +162,14 @@ async def test_choices_share_the_prompt_and_part_after_it(kind):
 
 async def test_ending_a_choice_leaves_its_siblings(kind):
     """No event of an ended choice follows; the others run to their end."""
-    async with running(kind.engine()) as engine:
+    engine, gate = kind.gated(steps=1)
+    async with running(engine):
         stream = engine.generate(ask("a", [1, 2, 3], n=2, temperature=1.0, max_tokens=30))
         await anext(stream)
         stream.end_choice(1)
+        gate.allow(2)  # the step that may be in flight, and one that sees the end
+        await settled(engine, running=1)
+        gate.open()
         rest = await read(stream)
         assert list(rest) == [0]
         assert rest[0].finish is not None
@@ -170,7 +204,7 @@ async def test_a_slow_reader_gets_merged_events_and_slows_nobody(kind):
     async with running(kind.engine()) as engine:
         slow = engine.generate(ask("slow", [1, 2, 3], max_tokens=50))
         fast = await read(engine.generate(ask("fast", [4, 5, 6], max_tokens=60)))
-        assert fast[0].events > 1
+        assert len(fast[0].tokens) == 60
         await settled(engine, running=0)
         late = await read(slow)
         assert late[0].events == 1
@@ -184,9 +218,17 @@ async def test_what_can_never_fit_is_refused_at_once(kind):
             (ask("a", []), InvalidRequest, "no tokens"),
             (ask("b", [kind.vocab_size]), InvalidRequest, "vocabulary"),
             (ask("c", [1] * 100, max_tokens=29), ContextOverflow, "100 prompt tokens"),
-            (ask("d", [1] * 20, max_tokens=21), CapacityExceeded, "11 KV blocks"),
+            (ask("d", [1] * 20, max_tokens=22), CapacityExceeded, "11 KV blocks"),
             (ask("e", [1], n=9), CapacityExceeded, "at most 8"),
             (ask("f", [1], max_tokens=0), InvalidRequest, "max_tokens is 0"),
+            (ask("g", [1], logprobs=21), InvalidRequest, "logprobs is 21"),
+            (ask("h", [1], logprobs=-1), InvalidRequest, "logprobs is -1"),
+            (ask("i", [1], temperature=float("nan")), InvalidRequest, "finite"),
+            (
+                ask("j", [1], min_tokens=1, stop_tokens=frozenset(range(kind.vocab_size))),
+                InvalidRequest,
+                "min_tokens",
+            ),
         ]
         for request, error, words in cases:
             with pytest.raises(error, match=words):
@@ -205,12 +247,17 @@ async def test_an_id_in_use_is_refused(kind):
 
 async def test_stop_is_idempotent_and_fails_what_is_open(kind):
     """Open streams fail once, new ones are refused, and a second stop changes nothing."""
-    engine = kind.engine()
+    engine, gate = kind.gated(steps=3)
     with pytest.raises(EngineUnavailable, match="not started"):
         engine.generate(ask("early", [1]))
     await engine.start()
+    with pytest.raises(RuntimeError, match="started once"):
+        await engine.start()
     stream = engine.generate(ask("a", [1, 2, 3], max_tokens=120))
-    await engine.stop(grace_s=0)
+    stopping = asyncio.create_task(engine.stop(grace_s=0))
+    await asyncio.sleep(0)
+    gate.open()
+    await stopping
     with pytest.raises(EngineUnavailable, match="stopping"):
         await read(stream)
     with pytest.raises(EngineUnavailable, match="stopping"):
@@ -236,14 +283,15 @@ async def test_stop_after_no_start_is_harmless(kind):
 class _BreaksAt:
     """A runner that fails on its third step."""
 
-    def __init__(self, inner: StepRunner) -> None:
+    def __init__(self, inner: StepRunner, error: BaseException) -> None:
         self._inner = inner
+        self._error = error
         self._steps = 0
 
     def launch(self, plan: StepPlan) -> object:
         self._steps += 1
         if self._steps == 3:
-            raise RuntimeError("device lost")
+            raise self._error
         return self._inner.launch(plan)
 
     def collect(self, ticket: object):
@@ -253,10 +301,11 @@ class _BreaksAt:
         self._inner.close()
 
 
-async def test_a_dead_engine_fails_every_open_stream_once():
+@pytest.mark.parametrize("error", [RuntimeError("device lost"), SystemExit(3)], ids=repr)
+async def test_a_dead_engine_fails_every_open_stream_once(error):
     """All readers get EngineDied after the tokens they were owed; nothing more is accepted."""
     limits = limits_for()
-    engine = stepped(limits, lambda limits: _BreaksAt(ledger(limits)))
+    engine = stepped(limits, lambda limits: _BreaksAt(ledger(limits), error))
     async with running(engine):
         streams = [engine.generate(ask(f"s{i}", [1, 2, i], max_tokens=50)) for i in range(5)]
         for stream in streams:

@@ -18,7 +18,8 @@ _real = {
     for owner, name in [
         (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
         (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Scheduler, "_seal"),
-        (Scheduler, "abort"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
+        (Scheduler, "abort"), (Scheduler, "apply"),
+        (Scheduler, "_count_hit"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
         (Lanes, "bind"), (Lanes, "unbind"), (PlanWriter, "run"), (PlanWriter, "plan"),
         (WaitingLine, "push"),
     ]
@@ -155,6 +156,42 @@ def _abort_forgets_the_line(scheduler, request_id, choice=None):
         _real[Scheduler, "abort"](scheduler, request_id, choice)
 
 
+def _abort_waits_for_all_choices(scheduler, request_id, choice=None):
+    choices = scheduler._open.get(request_id, [])
+    for each in choices:
+        each.ended |= choice in (None, each.choice)
+    if choices and all(each.ended for each in choices):
+        _real[Scheduler, "abort"](scheduler, request_id)
+
+
+def _ended_choices_run_on(scheduler, leader):
+    group = leader.group
+    _real[Scheduler, "_part"](scheduler, leader)
+    for sequence in group:
+        sequence.ended = False
+
+
+def _says_ended_ones_again(scheduler, plan, result):
+    outcome = _real[Scheduler, "apply"](scheduler, plan, result)
+    again = scheduler.__dict__.setdefault("_said", [])
+    if again:
+        outcome.sequences.append(again.pop())
+        outcome.tokens.append(0)
+    again.extend(outcome.sequences[index] for index in outcome.finishes)
+    return outcome
+
+
+def _returns_in_reverse(line, sequence):
+    step, sequence.step = sequence.step, -sequence.step if sequence.admitted else sequence.step
+    _real[WaitingLine, "push"](line, sequence)
+    sequence.step = step
+
+
+def _hits_are_not_counted(scheduler, head, tokens):
+    _real[Scheduler, "_count_hit"](scheduler, head, tokens)
+    scheduler.counters.prefix_hit_tokens = 0
+
+
 def _stops_are_never_uncounted(lanes, sequence):
     stops = lanes.stops.copy()
     table = _real[Lanes, "unbind"](lanes, sequence)
@@ -211,6 +248,11 @@ MUTANTS = {
     "nothing is ever sealed": (Scheduler, "_seal", _never_seals),
     "ending one choice ends all": (Scheduler, "abort", _abort_ends_all_choices),
     "an abort forgets the line": (Scheduler, "abort", _abort_forgets_the_line),
+    "ending a choice waits for all": (Scheduler, "abort", _abort_waits_for_all_choices),
+    "a choice ended early runs on": (Scheduler, "_part", _ended_choices_run_on),
+    "something follows the end": (Scheduler, "apply", _says_ended_ones_again),
+    "the preempted return in reverse": (WaitingLine, "push", _returns_in_reverse),
+    "hits are not counted": (Scheduler, "_count_hit", _hits_are_not_counted),
     "stop tokens stay counted": (Lanes, "unbind", _stops_are_never_uncounted),
     "one token too many": (Lanes, "bind", _limit_off_by_one),
     "a preempted sequence loses a token": (Lanes, "unbind", _log_loses_its_last_token),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from kvcache.events import BlockRemoved, BlockStored
 from kvcache.naming import chain, root_name
@@ -82,7 +82,16 @@ class PoolMachine(RuleBasedStateMachine):
         keep = {block for table in self.held.values() for block in table}
         self.content = {b: history for b, history in self.content.items() if b in keep}
 
-    def check_books(self):
+    @rule()
+    def listen_anew(self):
+        """A late listener hears of the whole cache, parents first."""
+        self.mirror = {}
+        self.pool.subscribe(self._heard)
+
+    @invariant()
+    def books_balance(self):
+        if not hasattr(self, "pool"):
+            return
         audit_pool(self.pool, self.held)
         names = set()
         for salt, history in self.content.values():
@@ -95,7 +104,6 @@ class PoolMachine(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "pool"):
-            self.check_books()
             for table in self.held.values():
                 self.pool.release(table)
             assert self.pool.free == self.pool.num_blocks

@@ -1,5 +1,6 @@
 """Engines for tests: a stepped engine over any runner, and small conveniences to read streams."""
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,10 +16,43 @@ from engines.api import (
 )
 from engines.ledger import LedgerRunner
 from engines.limits import Limits
-from engines.step import StepRunner
+from engines.step import StepPlan, StepResult, StepRunner
 from engines.stepped import SteppedEngine
 
 VOCAB = 500
+
+
+class Gated:
+    """A runner that steps only as often as it is let: "still running" is then a fact."""
+
+    def __init__(self, inner: StepRunner, steps: int = 0) -> None:
+        self._inner = inner
+        self._allowed = threading.Semaphore(steps)
+        self._open = threading.Event()
+        self.waiting = threading.Event()  # a step stands at the gate
+
+    def allow(self, steps: int = 1) -> None:
+        """Let so many more steps through."""
+        self.waiting.clear()
+        self._allowed.release(steps)
+
+    def open(self) -> None:
+        """Let all steps through from now on."""
+        self._open.set()
+        self._allowed.release()
+
+    def launch(self, plan: StepPlan) -> object:
+        if not self._open.is_set():
+            self.waiting.set()
+            if not self._allowed.acquire(timeout=30):
+                raise TimeoutError("the test never opened the gate")
+        return self._inner.launch(plan)
+
+    def collect(self, ticket: object) -> StepResult:
+        return self._inner.collect(ticket)
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 def limits_for(**changes: int) -> Limits:

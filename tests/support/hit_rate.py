@@ -25,12 +25,10 @@ def owed_hits(prompts: list[list[int]], answers: list[list[int]]) -> list[int]:
     return owed
 
 
-def observed_hits(
-    prompts: list[list[int]], *, pool_class=BlockPool, scheduler_class=Scheduler
-) -> tuple[list[int], list[list[int]]]:
+def observed_hits(prompts: list[list[int]]) -> tuple[list[int], list[list[int]]]:
     """(cached tokens, answer) of each prompt, run one after another in a pool that holds all."""
     limits = Limits(64, 4, 16, _SIZE, 500, 50)
-    scheduler = scheduler_class(limits, pool_class(500, _SIZE))
+    scheduler = Scheduler(limits, BlockPool(500, _SIZE))
     runner = LedgerRunner(500, _SIZE, vocab_size=50)
     hits, answers = [], []
     for number, prompt in enumerate(prompts):

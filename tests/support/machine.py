@@ -52,10 +52,8 @@ class Tracked:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Rules are what a driver may do; `pool_class` and `scheduler_class` are there for mutants."""
+    """Rules are what a driver may do."""
 
-    pool_class = BlockPool
-    scheduler_class = Scheduler
     live = Bundle("live")
 
     @initialize(
@@ -75,10 +73,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             vocab_size=VOCAB,
             ageing_steps=ageing,
         )
-        self.scheduler = self.scheduler_class(self.limits, self.pool_class(blocks, size))
+        self.scheduler = Scheduler(self.limits, BlockPool(blocks, size))
         self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB)
         self.tracked: dict[str, Tracked] = {}
+        self.ended: set[tuple[str, int]] = set()  # choices that owe nothing more
+        self.unparted: set[tuple[str, int]] = set()  # ended before they could part: one token more
+        self.hits = self.asked = 0
         self.count = 0
+        self.broken = False
 
     @rule(
         target=live,
@@ -108,15 +110,26 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(rid=live, choice=st.sampled_from([None, None, 0, 1]))
     def abort(self, rid, choice):
-        self.scheduler.abort(rid, choice)
         tracked = self.tracked.get(rid)
-        if tracked is not None:
-            tracked.open -= set(tracked.open) if choice is None else {choice}
-            if not tracked.open:
-                del self.tracked[rid]
-                line = [entry[-1].request.id for entry in self.scheduler.waiting._heap]
-                holding = [key[0] for key in self.scheduler.tables()]
-                assert rid not in line + holding, "an aborted request is still there"  # I9
+        ended = set() if tracked is None else set(tracked.open)
+        ended &= ended if choice is None else {choice}
+        self.scheduler.abort(rid, choice)
+        if tracked is None:
+            return
+        self.ended |= {(rid, each) for each in ended}
+        tracked.open -= ended
+        if not tracked.open:
+            del self.tracked[rid]
+        if any(tracked.got) or not tracked.open:
+            self._check_gone({(rid, each) for each in ended})
+        else:
+            self.unparted |= {(rid, each) for each in ended}
+
+    def _check_gone(self, choices):
+        """Nothing of these is held or waits (I9)."""
+        line = {(e[-1].request.id, e[-1].choice) for e in self.scheduler.waiting._heap}
+        left = choices & (line | set(self.scheduler.tables()))
+        assert not left, "an aborted choice is still there"
 
     @rule()
     def clear_cache(self):
@@ -128,14 +141,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._step()
 
     def _step(self):
+        self.broken = True  # until the step is through: teardown must not hide what failed first
         before = dict(self.scheduler.tables())
         preempted = self.scheduler.counters.preemptions
+        line = [entry[-1] for entry in self.scheduler.waiting._heap if entry[-1].admitted]
         plan = self.scheduler.plan()
+        self._check_returns(line)
         self._check_plan(plan)
         self._check_victims(before, self.scheduler.counters.preemptions - preempted)
         self._check_admissions(plan)
         if plan.rows:
             self._check_outcome(self.scheduler.apply(plan, self._run(plan)))
+        self.broken = False
 
     def _run(self, plan):
         return self.runner.collect(self.runner.launch(plan))
@@ -180,18 +197,40 @@ class SchedulerMachine(RuleBasedStateMachine):
             for sequence in kept:
                 assert _seniority(victim) > _seniority(sequence), "a senior was preempted"
 
+    def _check_returns(self, line):
+        """The preempted come back in their order: whoever did is before whoever did not."""
+        back = [sequence for sequence in line if sequence.lane >= 0]
+        still = [sequence for sequence in line if sequence.lane < 0 and not sequence.ended]
+        for one in back:
+            for other in still:
+                assert self._key(one) < self._key(other), "a preempted sequence was overtaken"
+
+    def _key(self, sequence):
+        aged = sequence.request.priority * self.limits.ageing_steps + sequence.step
+        return (aged, sequence.arrival, sequence.choice)
+
     def _check_admissions(self, plan):
         """No request is admitted while one that should go first still waits (no overtaking)."""
-        running = {s.request.id for s in self.scheduler._running}
+        running = {s.request.id: s for s in self.scheduler._running}
         fresh = [t for t in self.tracked.values() if not t.admitted and t.request.id in running]
         line = [entry[-1] for entry in self.scheduler.waiting._heap]
         for tracked in fresh:
             tracked.admitted = True
+            self._count_hit(tracked, running[tracked.request.id])
             for sequence in line:
                 other = self.tracked.get(sequence.request.id)
                 assert other is None or not other.admitted, "a newcomer went before a preempted one"
                 assert other is None or self._turn(tracked) < self._turn(other), "overtaken"
+        counters = self.scheduler.counters
+        assert (counters.prefix_hit_tokens, counters.prefix_query_tokens) == (self.hits, self.asked)
         self._check_work_conserving(plan)
+
+    def _count_hit(self, tracked, sequence):
+        """What is reported as cached is what lay computed in the table at admission (I8)."""
+        lane, lanes = sequence.lane, self.scheduler._lanes
+        assert sequence.cached == lanes.sealed[lane] * self.limits.block_size
+        self.hits += sequence.cached
+        self.asked += len(tracked.request.prompt)
 
     def _turn(self, tracked):
         aged = tracked.request.priority * self.limits.ageing_steps + tracked.step
@@ -214,8 +253,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             zip(outcome.sequences, outcome.tokens, strict=True)
         ):
             tracked = self.tracked.get(sequence.request.id)
-            if tracked is None or sequence.choice not in tracked.open:
+            key = (sequence.request.id, sequence.choice)
+            if key in self.unparted:
+                self.unparted.discard(key)  # parted in this very step, and must be gone with it
+                self._check_gone({key})
                 continue
+            assert key not in self.ended, "something follows the end"  # I6, I9
             got, want = tracked.got[sequence.choice], tracked.want[sequence.choice]
             got.append(token)
             assert got == want[: len(got)], "the text depends on scheduling"  # I7, I12
@@ -233,6 +276,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert finish.generated == len(got)  # I8
         assert len(tracked.cached) == 1, "the cached count changed"
         tracked.open.discard(choice)
+        self.ended.add((tracked.request.id, choice))
         if not tracked.open:
             del self.tracked[tracked.request.id]
 
@@ -242,7 +286,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             audit_scheduler(self.scheduler)
 
     def teardown(self):
-        if not hasattr(self, "scheduler"):
+        if not hasattr(self, "scheduler") or self.broken:
             return
         for _ in range(2000):
             if not self.scheduler.has_work:
