@@ -36,10 +36,12 @@ async def _gathered(streams: Sequence[TokenStream]) -> AsyncGenerator[Batch, Non
     try:
         open_streams = len(pumps)
         while open_streams:
-            batch, ended = _sorted_out(await _taken(queue))
+            batch, ended, failure = _sorted_out(await _taken(queue))
             open_streams -= ended
             if batch:
                 yield batch
+            if failure is not None:
+                raise failure
     finally:
         for task in pumps:
             task.cancel()
@@ -63,12 +65,15 @@ async def _taken(queue: asyncio.Queue[_Item]) -> list[_Item]:
     return items
 
 
-def _sorted_out(items: list[_Item]) -> tuple[Batch, int]:
-    """The events among the items, and how many streams ended. Raises an error among them."""
+def _sorted_out(items: list[_Item]) -> tuple[Batch, int, BaseException | None]:
+    """The events up to the first failure, how many streams ended by then, and that failure."""
     batch: Batch = []
+    ended = 0
     for item in items:
         if isinstance(item, BaseException):
-            raise item
-        if item is not None:
+            return batch, ended, item
+        if item is None:
+            ended += 1
+        else:
             batch.append(item)
-    return batch, items.count(None)
+    return batch, ended, None

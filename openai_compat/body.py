@@ -5,6 +5,7 @@ import numpy as np
 
 from openai_compat.errors import RequestRejected
 
+MAX_CONTAINERS = 50_000  # a chat of 2048 messages in parts has about 10,000
 _BRACKETS = b"[]{}"
 _MIDDLE = np.int8(ord("\\"))  # ASCII has exactly the backslash between [ and ]
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
@@ -15,15 +16,19 @@ def parse_body(raw: bytes, *, max_depth: int = 64) -> dict[str, object]:
     """The object in `raw`. Raises `RequestRejected` for anything that is not strict JSON.
 
     NaN, Infinity, numbers beyond a double, invalid UTF-8, lone surrogates and trailing bytes are
-    refused. Depth is checked before anything recurses. Of a repeated key the last one counts; the
-    body is parsed only here, so no two readers can take different ones.
+    refused. Depth and the number of arrays and objects are checked before anything is built: a
+    million empty arrays take 0.2 to 0.6 s to make, a million numbers 0.01. Of a repeated key the
+    last one counts; the body is parsed only here, so no two readers can take different ones.
     """
-    if _deeper_than(raw, max_depth):
-        raise _malformed(f"the body is nested deeper than {max_depth} levels")
+    _check_containers(raw, max_depth)
     try:
         value = msgspec.json.decode(raw)
     except UnicodeDecodeError:
         raise _malformed("the body is not valid UTF-8") from None
+    except msgspec.ValidationError as error:
+        if "out of range" not in str(error):
+            raise _malformed("the body is not valid JSON") from None
+        raise _malformed("a number is too long or beyond a double") from None
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise _malformed(
             "the body is not valid JSON (NaN, Infinity and lone surrogates are not JSON)"
@@ -37,16 +42,26 @@ def _malformed(message: str) -> RequestRejected:
     return RequestRejected(f"Bad request body: {message}.", code="invalid_json")
 
 
-def _deeper_than(raw: bytes, limit: int) -> bool:
-    """Whether brackets outside of strings nest deeper than `limit`.
+def _check_containers(raw: bytes, max_depth: int) -> None:
+    """Refuse too many or too deeply nested arrays and objects; brackets in strings are text.
 
-    Linear, and without a Python step per byte: 2 MiB of brackets take about 0.02 s.
+    Linear, and without a Python step per byte: 2 MiB of brackets take some milliseconds.
     """
-    if raw.count(b"[") + raw.count(b"{") <= limit:
-        return False
+    if raw.count(b"[") + raw.count(b"{") <= max_depth:
+        return
     # Without escaped backslashes and escaped quotes, every other part between quotes is a string.
     unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b"".join(unescaped.split(b'"')[::2])
+    containers = outside.count(b"[") + outside.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise _malformed(
+            f"the body has {containers} arrays and objects; the limit is {MAX_CONTAINERS}"
+        )
+    if _deeper_than(outside, max_depth):
+        raise _malformed(f"the body is nested deeper than {max_depth} levels")
+
+
+def _deeper_than(outside: bytes, limit: int) -> bool:
     brackets = outside.translate(_CURLY_TO_SQUARE, _NOT_BRACKETS)
     if b"[" * (limit + 1) in brackets:
         return True  # the plain attack, without the arrays below

@@ -2,12 +2,11 @@
 of what was given, and never repeats the input.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
+from itertools import islice
 
 from openai_compat.errors import RequestRejected
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_REPORTED = 32
 
 
@@ -101,11 +100,10 @@ class Fields:
             raise wrong(self.param(name), f"an object of at most {max_entries} entries", value)
         return value
 
-    def unknown(self, known: Iterable[str]) -> tuple[str, ...]:
-        """Names nobody asked about, fit for a header: odd ones are not spelled out."""
-        names = sorted(set(self._values).difference(known))
-        plain = [name if _PLAIN_NAME.fullmatch(name) else "(unprintable)" for name in names]
-        return tuple(self.param(name) for name in dict.fromkeys(plain[:_MAX_REPORTED]))
+    def unknown(self, known: Container[str]) -> tuple[str, ...]:
+        """The first names nobody asked about, as the client spelled them: not fit for a header."""
+        names = (name for name in self._values if name not in known)
+        return tuple(self.param(name) for name in islice(names, _MAX_REPORTED))
 
 
 def wrong(param: str, wanted: str, value: object) -> RequestRejected:

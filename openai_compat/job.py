@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from engines.api import GenerationRequest, TokenEvent
+from engines.api import FinishReason, GenerationRequest, TokenEvent
 from openai_compat.errors import ErrorReply
 
 
@@ -15,6 +15,7 @@ class Rendered(NamedTuple):
 
     frames: bytes
     ended: tuple[int, ...] = ()  # choices of that request whose stop string matched
+    finish: FinishReason | None = None  # why the event's choice ended, as the client is told
 
 
 class Renderer(Protocol):

@@ -80,8 +80,8 @@ class EventRenderer:
             self._pieces[index].append(piece)
             frames = b""
         if piece.finish is not None and event.finish is None:
-            return Rendered(frames, (event.choice,))
-        return Rendered(frames)
+            return Rendered(frames, (event.choice,), piece.finish)
+        return Rendered(frames, (), piece.finish)
 
     def finish(self) -> bytes:
         self._check_ended()

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from engines.api import EngineInfo
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
+from openai_compat.logprobs import ChatLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class ServedModel:
     stop_tokens: frozenset[int]  # end-of-text ids of the model
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    chat_logprobs: ChatLogprobs = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chat_logprobs", ChatLogprobs(self.tokenizer))
 
 
 @dataclass(frozen=True, slots=True)

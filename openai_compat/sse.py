@@ -5,7 +5,6 @@ import msgspec
 from openai_compat.errors import ErrorReply
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"  # a comment: clients skip it, proxies see traffic
 
 _encode = msgspec.json.Encoder().encode
 

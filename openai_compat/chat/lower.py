@@ -121,6 +121,6 @@ def _with_system(
 def _renderer(
     request: GenerationRequest, options: Options, answer: Identity, model: ServedModel
 ) -> EventRenderer:
-    shape = ChatShape(answer, model.tokenizer, include_usage=options.include_usage)
+    shape = ChatShape(answer, model.chat_logprobs, include_usage=options.include_usage)
     choices = [Choice(model.tokenizer.detokenizer(), options.stops) for _ in range(request.n)]
     return EventRenderer(shape, (request,), choices, options)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from engines.api import FinishReason
-from engines.text.tokenizer import Tokenizer
 from openai_compat.choice import Piece
 from openai_compat.identity import Identity
 from openai_compat.job import Usage
-from openai_compat.logprobs import chat_logprobs
+from openai_compat.logprobs import ChatLogprobs
 from openai_compat.sse import event, json_bytes, split_event
 from openai_compat.usage import usage_object
 
@@ -17,11 +18,11 @@ _TEXT = "\0text"
 class ChatShape:
     """Implements `render.Shape`."""
 
-    __slots__ = ("_heads", "_identity", "_include_usage", "_tail", "_tokenizer")
+    __slots__ = ("_heads", "_identity", "_include_usage", "_logprobs", "_tail")
 
-    def __init__(self, identity: Identity, tokenizer: Tokenizer, *, include_usage: bool) -> None:
+    def __init__(self, identity: Identity, logprobs: ChatLogprobs, *, include_usage: bool) -> None:
         self._identity = identity
-        self._tokenizer = tokenizer
+        self._logprobs = logprobs
         self._include_usage = include_usage
         self._heads: list[bytes] = []
         self._tail = b""
@@ -36,7 +37,7 @@ class ChatShape:
     def piece(self, index: int, piece: Piece) -> bytes:
         if not piece.entries:
             return self._heads[index] + json_bytes(piece.text) + self._tail
-        logprobs = chat_logprobs(piece.entries, self._tokenizer)
+        logprobs = self._logprobs.write(piece.entries)
         return event(self._chunk(index, {"content": piece.text}, logprobs=logprobs))
 
     def closing(self, index: int, reason: FinishReason) -> bytes:
@@ -62,7 +63,7 @@ class ChatShape:
         return {
             "index": index,
             "message": {"role": "assistant", "content": piece.text, "refusal": None},
-            "logprobs": chat_logprobs(entries, self._tokenizer) if entries else None,
+            "logprobs": self._logprobs.write(entries) if entries else None,
             "finish_reason": piece.finish,
         }
 
@@ -80,7 +81,7 @@ class ChatShape:
         index: int,
         delta: dict[str, str],
         *,
-        logprobs: dict[str, object] | None = None,
+        logprobs: msgspec.Raw | None = None,
         reason: FinishReason | None = None,
     ) -> dict[str, object]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}

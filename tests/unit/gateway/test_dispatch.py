@@ -1,17 +1,19 @@
 """Dispatch: streams merge, stops stop, errors surface, everything is given back."""
 
 import asyncio
+import threading
+from dataclasses import replace
 
 import pytest
 
-from engines.api import GenerationRequest, Sampling
+from engines.api import FinishReason, GenerationRequest, Sampling
 from engines.errors import ContextOverflow, EngineDied
 from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from openai_compat.errors import Overloaded
-from tests.support.fake_engine import FakeEngine, fake_job
+from tests.support.fake_engine import FakeEngine, FakeRenderer, fake_job
 
 
 class Clock:
@@ -21,6 +23,31 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+class Renderer(FakeRenderer):
+    """Tells the engine's finish, or stop where a stop string matched; counts as told."""
+
+    def __init__(self, completion_tokens=None):
+        super().__init__()
+        self.counted = completion_tokens
+        self.folded_in = None
+
+    def feed(self, request, event):
+        rendered = super().feed(request, event)
+        if rendered.ended:
+            ended = () if event.finish else rendered.ended  # the engine's choice is over anyway
+            return rendered._replace(finish=FinishReason.STOP, ended=ended)
+        return rendered._replace(finish=event.finish and event.finish.reason)
+
+    def fold(self):
+        self.folded_in = threading.current_thread()
+        return super().fold()
+
+    @property
+    def usage(self):
+        usage = super().usage
+        return usage if self.counted is None else replace(usage, completion_tokens=self.counted)
 
 
 class World:
@@ -34,8 +61,8 @@ class World:
         self.dispatcher = Dispatcher(self.engine, self.admission, self.metrics, self.clock)
         self.exchange = Exchange("req-1", "POST", self.clock.now)
 
-    async def start(self, *requests, **options):
-        self.job = fake_job(*requests, **options)
+    async def start(self, *requests, renderer=None, **options):
+        self.job = replace(fake_job(*requests, **options), renderer=renderer or Renderer())
         return await self.dispatcher.start(self.job, self.exchange)
 
     def sample(self, name):
@@ -131,6 +158,58 @@ def test_a_matched_stop_string_ends_its_choice():
         await collected(call.frames())
         assert stream.ended == [1]
         assert world.exchange.finishes == ["stop", "length"]
+
+    run(scenario())
+
+
+def test_the_finish_that_is_logged_is_the_one_the_client_saw():
+    """A stop string matches in the event with which the engine says length: that is a stop."""
+
+    async def scenario():
+        world = World()
+        call = await world.start(request())
+        world.engine.streams[0].emit(0, finish="length")
+        await collected(call.frames())
+        assert world.exchange.finishes == ["stop"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "tokens", "aside"),
+    [(None, 10**6, False), (20, 230, False), (20, 240, True), (0, 5001, True), (0, 5000, False)],
+)
+def test_a_long_answer_with_logprobs_is_folded_aside(logprobs, tokens, aside):
+    """Else every other stream would wait for it; a short one is not worth a thread."""
+
+    async def scenario():
+        world, renderer = World(), Renderer(completion_tokens=tokens)
+        asked = replace(request(), sampling=Sampling(max_tokens=8, logprobs=logprobs))
+        call = await world.start(asked, renderer=renderer, stream=False)
+        world.engine.streams[0].emit(5, finish="length")
+        assert await call.answer() == b"[(0, 0, (5,))]"
+        assert (renderer.folded_in is not threading.current_thread()) == aside
+        await call.aclose()
+
+    run(scenario())
+
+
+def test_what_came_before_a_failure_is_delivered_before_it():
+    """Also when it was taken in one go with the failure of another prompt's stream."""
+
+    async def scenario():
+        world = World()
+        call = await world.start(request(), request())
+        first, second = world.engine.streams
+        frames = call.frames()
+        assert await anext(frames) == b"begin;"
+        first.emit(5)
+        first.emit(6)
+        second.fail(EngineDied("gone"))
+        assert await anext(frames) == b"0.0=[5];0.0=[6];"
+        with pytest.raises(EngineDied):
+            await anext(frames)
+        await call.aclose()
 
     run(scenario())
 

@@ -61,16 +61,44 @@ def test_a_refusal_repeats_nothing_of_the_body():
     assert len(message) < 200
 
 
-@pytest.mark.parametrize("depth", [64, 65, 100_000])
+@pytest.mark.parametrize("depth", [64, 65, 40_000])
 @pytest.mark.parametrize(("left", "right"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_nesting_is_capped_before_anything_recurses(depth, left, right):
-    """64 levels with the body's own are fine, 65 are not, 100,000 do no harm."""
+    """64 levels with the body's own are fine, 65 are not, 40,000 do no harm."""
     inner = depth - 1
     raw = b'{"a":' + left * inner + b"1" + right * inner + b"}"
     if depth <= 64:
         assert parse_body(raw)
     else:
         assert "64 levels" in refused(raw)
+
+
+@pytest.mark.parametrize("one", [b"[]", b"{}", b'{"a":1}', b"[[],1]"])
+def test_a_body_of_many_small_containers_is_refused_at_once(one):
+    """Building a million empty arrays would hold every stream up for half a second."""
+    containers = one.count(b"[") + one.count(b"{")
+    many = (2 << 20) // (len(one) + 1)
+    raw = b'{"x":[' + b",".join([one] * many) + b"]}"
+    assert len(raw) < (2 << 20) + 20
+    start = time.process_time()
+    message = refused(raw)
+    assert time.process_time() - start < 0.2  # 0.01 to 0.07 s on a quiet machine
+    assert f"{many * containers + 2} arrays and objects; the limit is 50000" in message
+
+
+def test_a_long_chat_is_far_below_the_container_limit():
+    """2048 messages of two parts each, with brackets in their text."""
+    part = '{"type":"text","text":"[[{{ x = [\\"a\\"] }}]]' + "a" * 400 + '"}'
+    message = f'{{"role":"user","content":[{part},{part}]}}'
+    raw = f'{{"messages":[{",".join([message] * 2048)}]}}'.encode()
+    assert len(raw) > 1 << 20
+    assert len(parse_body(raw)["messages"]) == 2048
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"9" * (1 << 20), b"1e999", b"-1e999"])
+def test_a_number_beyond_all_bounds_is_called_so(number):
+    """It is JSON; what is wrong is its length or size."""
+    assert "a number is too long or beyond a double" in refused(b'{"a":' + number + b"}")
 
 
 def test_brackets_inside_strings_are_text():

@@ -6,8 +6,7 @@ import pytest
 
 from engines.api import Finish, FinishReason, TokenEvent
 from openai_compat.errors import reply_to
-from openai_compat.job import Usage
-from openai_compat.sse import KEEP_ALIVE
+from openai_compat.job import Rendered, Usage
 from tests.support.tokenizers import EOS, served_model
 
 TOKENIZER = served_model().tokenizer
@@ -49,8 +48,8 @@ def test_a_matched_stop_string_ends_the_choice_here_and_in_the_engine(chat):
     rendered = renderer.feed(0, TokenEvent(1, ids("hello END"), 0))
     assert rendered.ended == (1,)
     charged = renderer.usage.completion_tokens
-    assert renderer.feed(0, TokenEvent(1, ids("more"), 0)) == (b"", ())
-    assert renderer.feed(0, TokenEvent(1, [], 0, finish=LENGTH)) == (b"", ())
+    assert renderer.feed(0, TokenEvent(1, ids("more"), 0)) == Rendered(b"")
+    assert renderer.feed(0, TokenEvent(1, [], 0, finish=LENGTH)) == Rendered(b"")
     assert renderer.usage.completion_tokens == charged
 
 
@@ -60,6 +59,7 @@ def test_a_match_in_the_last_event_needs_no_end_in_the_engine(chat):
     renderer.begin()
     rendered = renderer.feed(0, TokenEvent(0, ids("END more"), 0, finish=LENGTH))
     assert rendered.ended == ()
+    assert rendered.finish == "stop"
     assert b'"finish_reason":"stop"' in rendered.frames
 
 
@@ -128,12 +128,6 @@ def test_a_failure_is_the_nested_error_event(chat):
     frame = renderer.fail(reply_to(ValueError()))
     assert frame.startswith(b'data: {"error":{"message":')
     assert frame.endswith(b"\n\n")
-
-
-def test_the_keep_alive_is_a_comment():
-    """Clients skip lines that begin with a colon."""
-    assert KEEP_ALIVE.startswith(b":")
-    assert KEEP_ALIVE.endswith(b"\n\n")
 
 
 @pytest.mark.parametrize(
