@@ -1,10 +1,11 @@
 """The renderer's contract with the process around it."""
 
 import json
+import math
 
 import pytest
 
-from engines.api import Finish, FinishReason, TokenEvent
+from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
 from openai_compat.errors import reply_to
 from openai_compat.job import Rendered, Usage
 from tests.support.tokenizers import EOS, served_model
@@ -112,6 +113,27 @@ def test_no_clean_end_before_every_choice_has_finished(chat, stream):
     renderer.feed(0, TokenEvent(0, [EOS_ID], 0, finish=Finish(FinishReason.STOP, 1, EOS_ID)))
     with pytest.raises(RuntimeError, match="1 choices"):
         _ = renderer.finish() if stream else renderer.fold()
+
+
+def test_logprobs_spell_every_token_exactly(chat):
+    """Text, bytes, quotes, half characters and minus infinity, the same for a token seen again."""
+    half, quote, hello = ids("é")[0], ids('"')[0], ids("hello")[0]
+    top = ((quote, -0.25), (half, -math.inf), (hello, -1e-7))
+    told = [TokenLogprobs(-0.5, top), TokenLogprobs(-math.inf, ())]
+    renderer = chat(logprobs=True, top_logprobs=3).renderer
+    renderer.feed(0, TokenEvent(0, [hello, hello], 0, told, LENGTH))
+    first, second = json.loads(renderer.fold())["choices"][0]["logprobs"]["content"]
+    text, raw = TOKENIZER.token_text(half), list(TOKENIZER.token_bytes(half))
+    said = {"token": "hello", "logprob": -0.5, "bytes": list(b"hello")}
+    assert first == {
+        **said,
+        "top_logprobs": [
+            {"token": '"', "logprob": -0.25, "bytes": [34]},
+            {"token": text, "logprob": -9999.0, "bytes": raw},
+            {**said, "logprob": -1e-7},
+        ],
+    }
+    assert second == {**said, "logprob": -9999.0, "top_logprobs": []}
 
 
 def test_a_call_that_does_not_stream_writes_no_frames(chat):
