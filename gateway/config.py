@@ -82,8 +82,13 @@ def _from_yaml(config: Path | None) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{config} must hold settings as `name: value` lines")
-    names = {str(key).replace("-", "_"): value for key, value in document.items()}
-    return {name: _parse(name, value, f"{config}: {name}") for name, value in names.items()}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        name = str(key).replace("-", "_")
+        if name in values:
+            raise ConfigError(f"{config}: {name} is given twice, with - and with _; keep one")
+        values[name] = _parse(name, value, f"{config}: {name}")
+    return values
 
 
 def _parse(name: str, value: object, source: str) -> object:

@@ -24,11 +24,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one (IDNA, NUL)
         if listener is not None:
             listener.close()
+        why = error.strerror if isinstance(error, OSError) else "this is not a host name"
         raise CannotListen(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+            f"cannot listen on {host}:{port}: {why}; choose another --port or --host"
         ) from error
     return listener
 

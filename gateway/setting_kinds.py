@@ -74,9 +74,10 @@ def choice(*allowed: str) -> Kind:
     """One of a closed set of words."""
 
     def parse(raw: object) -> str:
-        if str(raw) not in allowed:
+        word = _text(raw)
+        if word not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}")
-        return str(raw)
+        return word
 
     return Kind(parse, "|".join(allowed))
 
@@ -85,11 +86,24 @@ def device_name() -> Kind:
     """auto, cpu, cuda or one GPU by number."""
 
     def parse(raw: object) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(raw)):
+        word = _text(raw)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", word):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
-        return str(raw)
+        return word
 
     return Kind(parse, "DEVICE")
+
+
+def host_name() -> Kind:
+    """An address or a name."""
+
+    def parse(raw: object) -> str:
+        word = _text(raw).strip()
+        if not word:
+            raise ValueError("must not be empty")
+        return word
+
+    return Kind(parse, "HOST")
 
 
 def flag() -> Kind:
@@ -108,9 +122,9 @@ def path() -> Kind:
     """A path of this machine; empty is refused, so a blank variable is not the current folder."""
 
     def parse(raw: object) -> Path:
-        if not isinstance(raw, str | Path) or not str(raw):
+        if not _text(raw):
             raise ValueError("must be a path")
-        return Path(raw).expanduser()
+        return Path(_text(raw)).expanduser()
 
     return Kind(parse, "PATH")
 
@@ -133,11 +147,18 @@ def secrets() -> Kind:
 
 
 def _words(raw: object) -> tuple[str, ...]:
-    parts = raw if isinstance(raw, list | tuple) else str(raw).split(",")
-    words = tuple(str(part).strip() for part in parts)
+    parts = raw if isinstance(raw, list | tuple) else _text(raw).split(",")
+    words = tuple(_text(part).strip() for part in parts)
     if not words or not all(words):
         raise ValueError("must not be empty")
     return words
+
+
+def _text(raw: object) -> str:
+    """What YAML reads as another type is never taken as text: null would be the key 'None'."""
+    if not isinstance(raw, str):
+        raise ValueError("must be text; quote it")  # noqa: TRY004 - one error type here
+    return raw
 
 
 def _within(value: float, low: float, high: float) -> float:

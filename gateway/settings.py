@@ -15,6 +15,7 @@ from gateway.setting_kinds import (
     choice,
     device_name,
     flag,
+    host_name,
     number,
     path,
     seconds,
@@ -85,7 +86,7 @@ class Settings:
         group="capacity", unit="tokens",
     )  # fmt: skip
     host: str = _setting(
-        "127.0.0.1", Kind(str, "HOST"), "Address to bind; other than loopback needs an API key",
+        "127.0.0.1", host_name(), "Address to bind; other than loopback needs an API key",
         group="server",
     )  # fmt: skip
     port: int = _setting(8000, number(0, 65535), "TCP port; 0: any free one", group="server")

@@ -94,6 +94,56 @@ def test_bad_files_are_refused(yaml_file, text):
         read(config=yaml_file(text))
 
 
+TEXT_SETTINGS = [
+    "api_key", "device", "dtype", "engine", "host", "log_level", "model_dir", "served_model_name",
+]  # fmt: skip
+
+
+def test_the_text_settings_are_all_of_them():
+    """A further text setting belongs into the test below."""
+    taken = [field.name for field in setting_fields() if takes_text(field.metadata["kind"])]
+    assert sorted(taken) == TEXT_SETTINGS
+
+
+def takes_text(kind):
+    try:
+        kind.parse(None)
+    except (ValueError, TypeError) as refusal:
+        return "must be text" in str(refusal)
+    return True
+
+
+@pytest.mark.parametrize("name", TEXT_SETTINGS)
+@pytest.mark.parametrize(
+    "value",
+    ["", "null", "~", "[null]", "0123", "123", "[12]", "1.5", "true", "[a, no]", "2020-01-01",
+     "{a: b}"],
+)  # fmt: skip
+def test_what_yaml_does_not_read_as_text_is_no_text(yaml_file, name, value):
+    """A blank key would be the key 'None', and 0123 the key '83': an open server."""
+    with pytest.raises(ConfigError, match=rf"penstock\.yaml: {name}: must be text; quote it"):
+        read(config=yaml_file(f"{name}: {value}\n"), environ={"PENSTOCK_PORT": "1"})
+
+
+def test_quoted_numbers_are_text(yaml_file):
+    """As the refusal says."""
+    settings = read(config=yaml_file("api_key: ['0123', \"true\"]\nserved_model_name: '7'\n"))
+    assert [key.value for key in settings.api_key] == ["0123", "true"]
+    assert settings.served_model_name == ("7",)
+
+
+def test_an_empty_host_is_refused():
+    """It would be every address."""
+    with pytest.raises(ConfigError, match="--host: must not be empty"):
+        read({"host": ""}, {"PENSTOCK_API_KEY": "k"})
+
+
+def test_one_setting_in_two_spellings_is_refused(yaml_file):
+    """Neither can be the one that was meant."""
+    with pytest.raises(ConfigError, match="max_running is given twice"):
+        read(config=yaml_file("max-running: 8\nmax_running: 9\n"))
+
+
 def test_a_missing_file_is_refused(tmp_path):
     """Silence would mean that its settings are ignored."""
     with pytest.raises(ConfigError, match="cannot read"):

@@ -137,6 +137,15 @@ def test_null_is_the_same_as_absent_in_completions(complete, field):
     assert complete(**{field: None}).requests == complete().requests
 
 
+def test_a_million_token_ids_are_refused_unread(complete, refusal):
+    """The context bounds a prompt before its ids are looked at one by one."""
+    prompt = [1] * (1 << 20)
+    start = time.process_time()
+    reply = refusal(complete, prompt=prompt)
+    assert time.process_time() - start < 0.05
+    assert (reply.code, reply.param) == ("context_length_exceeded", "prompt")
+
+
 def test_a_huge_prompt_is_refused_in_little_time(chat, refusal):
     """Two million characters cost about what a full context costs."""
     start = time.process_time()
