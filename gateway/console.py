@@ -8,14 +8,12 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from gateway.bootstrap import Opened
+from gateway.bootstrap import DONE_BEFORE, Opened
 from gateway.settings import Settings
-
-_TOOK = "{task.fields[took]}"
 
 
 class StartScreen:
-    """Tells phases as they begin: a bar each on a terminal, plain lines elsewhere."""
+    """A line for each phase that ended; on a terminal, below them, how far the start has come."""
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = monotonic) -> None:
         self._console = Console(file=stream, highlight=False, soft_wrap=True)
@@ -32,6 +30,11 @@ class StartScreen:
         if self._console.is_terminal:
             self._begin_bar(name)
 
+    @property
+    def done(self) -> float:
+        """How far the bar has come, from 0 to 1; 0 without one."""
+        return self._bars.tasks[0].completed if self._bars is not None else 0.0
+
     def serving(self, opened: Opened, settings: Settings, url: str) -> None:
         """The last lines: what is served, where, and how to try it."""
         self._end()
@@ -46,26 +49,29 @@ class StartScreen:
         self._end()
         self._say(f"penstock: {reason}")
 
-    def _begin_bar(self, name: str) -> None:
-        if self._bars is None:
-            columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn(_TOOK))
-            self._bars = Progress(*columns, console=self._console)
-            self._bars.start()
-        self._bar = self._bars.add_task(name, total=None, took="...")
-
-    def _end_phase(self) -> None:
-        took = f"{self._clock() - self._phase_began:.2f} s"
-        if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, total=1, completed=1, took=took)
-        elif self._phase is not None:
-            self._say(f"{self._phase}: {took}")
-        self._phase = self._bar = None
-
-    def _end(self) -> None:
-        self._end_phase()
+    def close(self) -> None:
+        """Give the terminal back as it was. Idempotent."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+    def _begin_bar(self, name: str) -> None:
+        if self._bars is None or self._bar is None:
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+            self._bars = Progress(*columns, console=self._console, transient=True)
+            self._bars.start()
+            self._bar = self._bars.add_task(name, total=1)
+        self._bars.update(self._bar, description=name, completed=DONE_BEFORE.get(name))
+        self._bars.refresh()  # its own thread cannot while an import holds the interpreter
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._say(f"{self._phase}: {self._clock() - self._phase_began:.2f} s")
+        self._phase = None
+
+    def _end(self) -> None:
+        self._end_phase()
+        self.close()
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False)

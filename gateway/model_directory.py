@@ -1,6 +1,5 @@
 """The text side of a model directory: tokenizer, chat template, names, and its own defaults."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,18 +10,8 @@ from engines.api import EngineInfo
 from engines.text.model_files import read_object
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
+from openai_compat.sampling import own_defaults
 from openai_compat.served import ServedModel
-
-# Sampling values a model may bring, with the bounds that the dialect sets for clients.
-_DEFAULTS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "top_k": (0, 1 << 31),
-        "min_p": (0, 1),
-        "repetition_penalty": (0, 10),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +50,5 @@ def read_text_side(path: Path) -> TextSide:
     tokenizer = Tokenizer.from_directory(path)
     template = ChatTemplate.from_directory(path, tokenizer.named_tokens)
     generation = read_object(path / "generation_config.json", required=False)
-    return TextSide(tokenizer, template, MappingProxyType(_sampling_defaults(generation)))
-
-
-def _sampling_defaults(generation: Mapping[str, object]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, (low, high) in _DEFAULTS.items()
-        if isinstance(value := generation.get(name), int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    }
+    defaults = own_defaults(generation, tokenizer.vocab_size)
+    return TextSide(tokenizer, template, MappingProxyType(defaults))

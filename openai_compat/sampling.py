@@ -1,6 +1,7 @@
 """The sampling fields of a request, shared by chat and text completions."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from engines.api import Capability, Sampling
@@ -12,6 +13,9 @@ MAX_LOGIT_BIAS = 300
 MAX_STOP_TOKENS = 64
 MAX_TOKENS = 2**31 - 1
 _INT64 = 2**63
+
+# Fields that a model may bring its own values for.
+HAVE_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 SAMPLING_FIELDS = frozenset(
     {
@@ -50,14 +54,18 @@ def read_sampling(
 ) -> Sampling:
     """Everything but `max_tokens` (left 0 until the prompt is known). Raises `RequestRejected`."""
     vocab = model.info.vocab_size
+
+    def chosen(name: str, neutral: float) -> float:
+        return _or_default(read_bounded(fields, name, vocab), model, name, neutral)
+
     seed = fields.integer("seed", -_INT64, _INT64 - 1)
     sampling = Sampling(
         max_tokens=0,
         seed=call.seed if seed is None else seed,
-        temperature=_or_default(fields.number("temperature", 0, 2), model, "temperature", 1.0),
-        top_k=max(0, int(_or_default(fields.integer("top_k", -1, vocab), model, "top_k", 0))),
-        top_p=_or_default(fields.number("top_p", 0, 1, above_low=True), model, "top_p", 1.0),
-        min_p=_or_default(fields.number("min_p", 0, 1), model, "min_p", 0.0),
+        temperature=chosen("temperature", 1.0),
+        top_k=max(0, int(chosen("top_k", 0))),
+        top_p=chosen("top_p", 1.0),
+        min_p=chosen("min_p", 0.0),
         min_tokens=fields.integer("min_tokens", 0, MAX_TOKENS) or 0,
         presence=fields.number("presence_penalty", -2, 2) or 0.0,
         frequency=fields.number("frequency_penalty", -2, 2) or 0.0,
@@ -68,6 +76,33 @@ def read_sampling(
     )
     _require_capabilities(fields, model, logprobs=logprobs)
     return sampling
+
+
+def read_bounded(fields: Fields, name: str, vocab_size: int) -> float | None:
+    """A value that a model may bring a default for, within the bounds that hold for clients too."""
+    match name:
+        case "top_k":
+            return fields.integer(name, -1, vocab_size)
+        case "temperature":
+            return fields.number(name, 0, 2)
+        case "min_p":
+            return fields.number(name, 0, 1)
+        case "top_p":
+            return fields.number(name, 0, 1, above_low=True)
+        case "repetition_penalty":
+            return fields.number(name, 0, 10, above_low=True)
+    raise KeyError(name)
+
+
+def own_defaults(generation: Mapping[str, object], vocab_size: int) -> dict[str, float]:
+    """The sampling values that a model brings; what a client could not ask for is left out."""
+    fields, defaults = Fields(generation), {}
+    for name in HAVE_DEFAULTS:
+        with suppress(RequestRejected):
+            value = read_bounded(fields, name, vocab_size)
+            if value is not None:
+                defaults[name] = value
+    return defaults
 
 
 def limit_tokens(sampling: Sampling, max_tokens: int) -> Sampling:
@@ -100,7 +135,7 @@ def _or_default(given: float | None, model: ServedModel, name: str, neutral: flo
 
 
 def _repetition(fields: Fields, model: ServedModel) -> float:
-    given = fields.number("repetition_penalty", 0, 10, above_low=True)
+    given = read_bounded(fields, "repetition_penalty", model.info.vocab_size)
     if given is not None:
         return given
     if Capability.PENALTIES not in model.info.capabilities:

@@ -4,7 +4,7 @@ import io
 import shlex
 
 from engines.api import EngineInfo
-from gateway.bootstrap import Opened
+from gateway.bootstrap import DONE_BEFORE, Opened
 from gateway.console import StartScreen, curl_hint
 from gateway.kv_budget import KvBudget, KvNeed
 from gateway.setting_kinds import Secret
@@ -44,6 +44,28 @@ def test_phases_are_plain_lines_in_a_log():
     assert lines[3].startswith("Serving m at http://127.0.0.1:1/v1 (ready in ")
     assert lines[4].startswith("Try: curl ")
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_bar_moves_with_the_phases(monkeypatch):
+    """Each phase begins further on, and none at the end; an unknown one moves nothing back."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen, filled = StartScreen(Terminal()), []
+    for phase in [*DONE_BEFORE, "something else"]:
+        screen.phase(phase)
+        filled.append(screen.done)
+    screen.close()
+    assert filled == sorted(filled)
+    assert len(set(filled)) == len(DONE_BEFORE)
+    assert filled[0] == 0
+    assert filled[-1] < 1
+
+
+def test_a_terminal_keeps_the_phases_and_their_times(monkeypatch):
+    """The bar goes when the start is over; what it took stays."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = shown(Terminal())
+    assert "importing: 1.00 s" in text
+    assert "loading: 1.00 s" in text
 
 
 def test_phases_are_bars_on_a_terminal(monkeypatch):
