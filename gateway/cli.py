@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its table cuts long flags at 80 columns, and costs 0.1 s to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -71,7 +72,7 @@ def _parameters() -> dict[str, inspect.Parameter]:
         kind = field.metadata["kind"]
         flag = f"--{field.name.replace('_', '-')}"
         if field.name == "model_dir":
-            shown: Any = typer.Argument(metavar="[MODEL_DIR]", help=field.metadata["doc"])
+            shown: Any = typer.Argument(metavar="MODEL_DIR", help=field.metadata["doc"])
         elif isinstance(field.default, bool):
             shown = typer.Option(f"{flag}/--no-{flag[2:]}", help=_help(field))
         else:
@@ -105,28 +106,36 @@ app.command("serve")(_with_setting_flags(serve))
 @app.command()
 def chat(
     base_url: Annotated[
-        str, typer.Option(help="Any OpenAI-compatible server.")
+        str, typer.Option(metavar="URL", help="Any OpenAI-compatible server.")
     ] = "http://127.0.0.1:8000/v1",
-    model: Annotated[str | None, typer.Option(help="Default: the first it lists.")] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="PENSTOCK_API_KEY", help="Sent as a bearer key.")
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: the first it lists.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", envvar="PENSTOCK_API_KEY", help="Sent as a bearer key."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message.")] = None,
 ) -> None:
     """Chat in the terminal with any OpenAI-compatible server. /exit leaves, /new starts over."""
     from gateway.terminal_chat import ChatFailed, Conversation, connect, run
 
     try:
-        with connect(base_url, api_key) as server:
+        with connect(base_url, _first(api_key)) as server:
             run(server, Conversation(model or server.first_model(), system), sys.stdin)
     except ChatFailed as error:
         raise _refused(error, _EXIT_REFUSED) from None
 
 
+def _first(api_key: str | None) -> str | None:
+    """One key: the variable may hold the several that `serve` takes."""
+    return (api_key or "").partition(",")[0].strip() or None
+
+
 @app.command()
 def check(
     model_dir: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL_DIR]", help="Default: the bundled demo.")
+        Path | None, typer.Argument(metavar="MODEL_DIR", help="Default: the bundled demo.")
     ] = None,
 ) -> None:
     """Say whether a model directory can be served, and its facts, or why not."""
