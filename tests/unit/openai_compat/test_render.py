@@ -6,6 +6,7 @@ import math
 import pytest
 
 from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
+from engines.errors import EngineDied
 from openai_compat.errors import reply_to
 from openai_compat.job import Rendered, Usage
 from tests.support.tokenizers import EOS, served_model
@@ -150,6 +151,17 @@ def test_a_failure_is_the_nested_error_event(chat):
     frame = renderer.fail(reply_to(ValueError()))
     assert frame.startswith(b'data: {"error":{"message":')
     assert frame.endswith(b"\n\n")
+
+
+def test_retrying_is_offered_before_an_answer_and_never_in_a_stream(chat):
+    """An engine's death is worth another try while nothing was seen; the event has no such word."""
+    death = reply_to(EngineDied("gone"))
+    assert (death.status, death.retryable) == (500, True)
+    assert not reply_to(ValueError()).retryable
+    renderer = chat(stream=True).renderer
+    renderer.begin()
+    event = json.loads(renderer.fail(death).removeprefix(b"data: "))
+    assert sorted(event["error"]) == ["code", "message", "param", "type"]
 
 
 @pytest.mark.parametrize(
