@@ -54,7 +54,7 @@ class _Stop:
 
 _Message = GenerationRequest | _Abort | _Stop
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
-_LAST_STEP_S = 30.0  # a step takes milliseconds to seconds; longer means a stuck device
+_LAST_STEP_S = 5.0  # a step takes milliseconds to a second; longer means a stuck device
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
 
 
@@ -147,20 +147,22 @@ class SteppedEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         self._fail_all(_STOPPING)
-        thread, self._thread = self._thread, None
-        if thread is not None:
+        if self._thread is not None:
             self._inbox.put(_Stop())
-            await self._ended(thread)
-        if thread is None or not thread.is_alive():
-            self._runner.close()
+            await self._ended(self._thread)
+            self._thread = None
+        self._runner.close()
 
     async def _ended(self, thread: threading.Thread) -> None:
-        """Wait for the step in flight, but not for ever: the thread is a daemon."""
+        """Wait for the step in flight, but not for ever: the thread is a daemon, and is left.
+
+        Raises EngineDied if it is stuck; the runner is then left as it is.
+        """
         deadline = time.monotonic() + _LAST_STEP_S
-        while thread.is_alive() and time.monotonic() < deadline:
-            await asyncio.to_thread(thread.join, 0.5)
+        while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            await asyncio.to_thread(thread.join, min(0.5, left))
         if thread.is_alive():
-            _log.error("the last step has not ended in %.0f s; leaving it", _LAST_STEP_S)
+            raise EngineDied(f"the last step has not ended in {_LAST_STEP_S:g} s")
 
     # -- on the event loop
 

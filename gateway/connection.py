@@ -6,20 +6,27 @@ What this adds, each measured missing in uvicorn 0.54:
   first second and after every answer; so a half-open socket costs seconds, not for ever;
 - bytes that still come for a body that was refused are counted, and end the connection;
 - what is not HTTP gets the nested error object, like every other refusal;
-- a client that leaves is noticed also when it has pipelined a second request;
-- a response can be cut without the chunk that would make it look whole (`hang_up`, `abort`).
+- a client that leaves is noticed also when it has pipelined a second request, whatever its size;
+- a request that asks for another protocol (h2c, websocket) is served as it stands, body and all:
+  httptools skips that body, and whatever it holds was then read as a request of its own;
+- a response can be cut without the chunk that would make it look whole (`hang_up`, `abort`, `cut`).
 """
 
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.exchange import request_id
+from gateway.exchange import Exchange, request_id
+from gateway.plain_http import new_parser, plain_head
+from gateway.replies import raw_refusal
 from gateway.rest.sse import WIRE
 from openai_compat.errors import ErrorReply, RequestRejected, Unavailable
 
@@ -37,6 +44,7 @@ class ConnectionLimits:
     head_bytes: int = 65_536
     discarded_bytes: int = 64 << 20  # of one body that was refused
     pipelined: int = 16  # requests that wait behind the one being answered
+    pipelined_bytes: int = 65_536  # of their bodies
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -59,7 +67,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = True
         self._ends = 0  # of heads and of bodies seen so far
         self._discarded = 0
-        self._refused = False
+        self._deaf = False  # refused or cut: what still comes is for nobody
         self._running: RequestResponseCycle | None = None
 
     # -- the connection's life
@@ -86,7 +94,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, partial(_run, cycle, app))
 
     # -- a request's head
 
@@ -94,10 +102,25 @@ class BoundedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         ends = self._ends
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        rest = data
+        while rest and not self._deaf:
+            rest = self._parse(rest)
         if self._ends == ends and self._in_head:  # all of it belongs to one unfinished head
             self._unfinished_bytes += len(data)
             self._check_head(self._unfinished_bytes)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser. What it has to be fed next: nothing, or a declined upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            head = plain_head(self.parser, self.url, self.headers)
+            self.parser = new_parser(self)
+            return head + data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            self._refuse_malformed()
+        return b""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -110,17 +133,26 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
-        self._in_head = False
         self._ends += 1
         self._unfinished_bytes = 0
-        if self._check_head(self._head_bytes + len(self.url)):
-            super().on_headers_complete()
-            self._bound_pipeline()
+        if self._deaf or not self._check_head(self._head_bytes + len(self.url)):
+            return
+        if self.parser.should_upgrade():  # comes again as a plain request, see _parse
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse_malformed()
+            return
+        super().on_headers_complete()
+        self._in_head = False
+        self._bound_pipeline()
 
     def _bound_pipeline(self) -> None:
-        if len(self.pipeline) > self._limits.pipelined:
-            self.transport.abort()
-        elif self.pipeline:
+        if not self.pipeline:
+            return
+        waiting_bytes = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        too_many = len(self.pipeline) > self._limits.pipelined
+        if too_many or waiting_bytes > self._limits.pipelined_bytes:
+            self.abort()
+        else:
             # uvicorn stops reading while a request waits, and so would not see its client leave.
             self.flow.resume_reading()
 
@@ -143,33 +175,34 @@ class BoundedConnection(HttpToolsProtocol):
     # -- a request's body and response
 
     def on_body(self, body: bytes) -> None:
-        if self._refused:
+        if self._deaf:
             return
         if self.cycle.response_complete:
             self._discarded += len(body)
             if self._discarded > self._limits.discarded_bytes:
-                self.transport.abort()
+                self.abort()
         super().on_body(body)
+        self._bound_pipeline()
 
     def on_message_complete(self) -> None:
-        if not self._refused:
+        if self.parser.should_upgrade():
+            return
+        if not self._deaf:
             super().on_message_complete()
         self._in_head, self._head_bytes, self._discarded = True, 0, 0
         self._ends += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and self._running_is_done():
+        if not self.transport.is_closing() and self._unanswered() is None:
             self._await_head(self.timeout_keep_alive + self._limits.head_timeout_s)
 
-    def _running_is_done(self) -> bool:
-        return self._running is not None and self._running.response_complete
+    def _unanswered(self) -> RequestResponseCycle | None:
+        """The request being answered, while its response is not complete."""
+        cycle = self._running
+        return cycle if cycle is not None and not cycle.response_complete else None
 
     # -- ends
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says what to do about it
-        message = "This is not an HTTP/1.1 request."
-        self._refuse(RequestRejected(message, code="malformed_http").reply)
 
     def hang_up(self) -> None:
         """Close after what was written, leaving the chunked body without its end."""
@@ -178,20 +211,51 @@ class BoundedConnection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close now: what is still buffered is for a reader that does not read."""
+        self._deaf = True
         self.transport.abort()
+
+    def cut(self) -> None:
+        """Close now because the server ends, which is what the log then says."""
+        cycle = self._unanswered()
+        if cycle is not None:
+            Exchange.mark_cut(cycle.scope)
+        self.abort()
+
+    def _refuse_malformed(self) -> None:
+        message = "This is not an HTTP/1.1 request."
+        self._refuse(RequestRejected(message, code="malformed_http").reply)
 
     def _refuse(self, reply: ErrorReply) -> None:
         """Answer without the application, which has no request to answer."""
-        self._refused = True
-        body = reply.body()
+        self._deaf = True
+        cycle = self._unanswered()
+        if cycle is not None and (cycle.response_started or not self._is_at_body_of(cycle)):
+            _log.info("cut", extra={"facts": {"code": reply.code}})
+            self.abort()  # bytes of ours would land in the middle of, or before, that answer
+            return
+        if cycle is not None:  # its own body is at fault: the application is not to answer too
+            cycle.disconnected = True
+            cycle.message_event.set()
         name = request_id(())
         facts = {"request_id": name, "status": reply.status, "code": reply.code}
         _log.info("refused", extra={"facts": facts})
-        head = (
-            f"HTTP/1.1 {reply.status} Refused\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nx-should-retry: {str(reply.retryable).lower()}\r\n"
-            f"x-request-id: {name}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.transport.write(raw_refusal(reply, name))
         self.hang_up()
+
+    def _is_at_body_of(self, cycle: RequestResponseCycle) -> bool:
+        return cycle is self.cycle and not self._in_head
+
+
+async def _run(
+    cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run the application as the outermost frame of its task.
+
+    Only the end of the server cancels it. The edge has told; uvicorn would report a fault of ours.
+    """
+    try:
+        await app(scope, receive, send)
+    except asyncio.CancelledError:
+        if not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.transport.abort()

@@ -4,6 +4,7 @@ Everything that must hold for every route, known or not, stands here and nowhere
 refused by default: a route is public only when its path is listed.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.auth import Keyring
 from gateway.exchange import Exchange, Outcome, request_id
 from gateway.host_guard import check_host
+from gateway.lifecycle import draining
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
 from gateway.replies import error_response
@@ -61,6 +63,11 @@ class Edge:
             return
         try:
             await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # by the end of the server, and by nothing else
+            exchange.cut = True
+            if exchange.status == 0:
+                await error_response(draining())(scope, receive, send)
+            raise
         except Exception as error:
             if exchange.outcome is Outcome.FAILED:
                 raise  # told and logged already; the server cuts the connection
@@ -76,6 +83,7 @@ class Edge:
 
     def _close(self, scope: Scope, exchange: Exchange) -> None:
         now = self._clock()
+        exchange.close()
         route = getattr(scope.get("route"), "path", None)
         exchange.route = route if isinstance(route, str) else exchange.route
         self._metrics.finish(exchange, now)

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"  # it closed the connection
     STALLED = "stalled"  # it stopped reading
     FAILED = "failed"  # after the first byte: error event and a cut connection
+    CUT = "cut"  # by the server, which ended before the answer did
 
 
 @dataclass(slots=True)
@@ -38,6 +39,12 @@ class Exchange:
     ttft_s: float | None = None
     finishes: list[str] = field(default_factory=list)
     outcome: Outcome = Outcome.ANSWERED
+    cut: bool = False  # set with the cut, which looks from inside as if the client had gone
+
+    def close(self) -> None:
+        """Settle how it ended."""
+        if self.cut and self.outcome in {Outcome.ANSWERED, Outcome.CLIENT_GONE}:
+            self.outcome = Outcome.CUT
 
     def facts(self, now: float) -> dict[str, object]:
         """The fields of its log line."""
@@ -68,6 +75,13 @@ class Exchange:
     def of(scope: MutableMapping[str, Any]) -> "Exchange":
         """The exchange that the edge opened for this scope."""
         return cast("Exchange", scope[_SCOPE_KEY])
+
+    @staticmethod
+    def mark_cut(scope: Mapping[str, object]) -> None:
+        """Note that the server cuts this scope's exchange, if it has begun."""
+        exchange = scope.get(_SCOPE_KEY)
+        if isinstance(exchange, Exchange):
+            exchange.cut = True
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

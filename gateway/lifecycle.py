@@ -1,7 +1,8 @@
 """What the process is doing: starting, loading, ready, draining or failed; and what it serves."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,6 +49,7 @@ class Lifecycle:
         self.detail = "starting"
         self._serving: Serving | None = None
         self._changed = asyncio.Event()
+        self._arrivals: set[asyncio.Timeout] = set()
 
     @property
     def state(self) -> State:
@@ -81,6 +83,23 @@ class Lifecycle:
         """Take no more calls."""
         if self.phase is not Phase.FAILED:
             self._move(Phase.DRAINING, "finishing running requests")
+        arrivals, self._arrivals = self._arrivals, set()
+        for arrival in arrivals:
+            arrival.reschedule(0)
+
+    @asynccontextmanager
+    async def arrival(self) -> AsyncIterator[None]:
+        """A block in which a request still arrives: draining ends it with Unavailable."""
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._arrivals.add(scope)
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise draining() from None
+        finally:
+            self._arrivals.discard(scope)
 
     def fail(self) -> None:
         """Loading ended without a model; the process is about to end."""
@@ -101,11 +120,13 @@ class Lifecycle:
         if self.phase is Phase.READY and self._serving is not None:
             return self._serving
         if self.phase is Phase.DRAINING:
-            raise Unavailable(
-                "The server is shutting down and takes no new requests.",
-                code="draining",
-                retry_after_s=_DRAINING_RETRY_S,
-            )
+            raise draining()
         raise Unavailable(
             f"The model is loading ({self.detail}).", code="loading", retry_after_s=_LOADING_RETRY_S
         )
+
+
+def draining() -> Unavailable:
+    """What a request meets that comes, or is still coming, while the server ends."""
+    message = "The server is shutting down and takes no new requests."
+    return Unavailable(message, code="draining", retry_after_s=_DRAINING_RETRY_S)

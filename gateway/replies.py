@@ -26,7 +26,7 @@ def json_response(
 def error_response(error: BaseException) -> Response:
     """Any failure as the nested OpenAI object with the headers that the official SDKs obey."""
     reply = reply_for(error)
-    return json_response(reply.body(), reply.status, _headers(reply, error))
+    return json_response(reply.body(), reply.status, {**error_headers(reply), **_allow(error)})
 
 
 def reply_for(error: BaseException) -> ErrorReply:
@@ -45,7 +45,8 @@ def reply_for(error: BaseException) -> ErrorReply:
             return reply_to(error)
 
 
-def _headers(reply: ErrorReply, error: BaseException) -> dict[str, str]:
+def error_headers(reply: ErrorReply) -> dict[str, str]:
+    """What a refusal says beside its body: whether and when to try again."""
     headers = {"x-should-retry": "true" if reply.retryable else "false"}
     if reply.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(reply.retry_after_s))
@@ -54,6 +55,23 @@ def _headers(reply: ErrorReply, error: BaseException) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if reply.status == 408:  # the rest of that body may still come: not a connection to reuse
         headers["connection"] = "close"
-    if isinstance(error, HTTPException) and "Allow" in (error.headers or {}):
-        headers["allow"] = (error.headers or {})["Allow"]
     return headers
+
+
+def raw_refusal(reply: ErrorReply, request_id: str) -> bytes:
+    """A refusal as a whole HTTP/1.1 response, after which the connection ends."""
+    body = reply.body()
+    headers = {
+        "content-type": JSON,
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        **error_headers(reply),
+        "connection": "close",
+    }
+    lines = [f"HTTP/1.1 {reply.status} Refused", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def _allow(error: BaseException) -> dict[str, str]:
+    allowed = (error.headers or {}).get("Allow") if isinstance(error, HTTPException) else None
+    return {} if allowed is None else {"allow": allowed}

@@ -10,9 +10,10 @@ from socket import socket
 from typing import TypeVar
 
 from engines.api import GenerationRequest, RequestId, Sampling
-from engines.errors import EngineError, ModelRejected
+from engines.errors import EngineDied, EngineError, ModelRejected
 from gateway.bootstrap import OnDeath, Opened, Parts, Report, build, open_engine, serving
 from gateway.console import StartScreen
+from gateway.lifecycle import Phase
 from gateway.logs import configure_logging
 from gateway.server import Server
 from gateway.settings import Settings
@@ -42,10 +43,13 @@ class Process:
     async def run(self, listener: socket) -> int:
         """Serve until told to stop. Returns the exit code."""
         loading = asyncio.create_task(self._load())
-        await self.server.serve(sockets=[listener])
-        loading.cancel()
-        with suppress(asyncio.CancelledError):
-            await loading
+        try:
+            await self.server.serve(sockets=[listener])
+        finally:
+            loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await loading
+            self._screen.close()
         return self.server.exit_code
 
     async def _load(self) -> None:
@@ -78,6 +82,8 @@ class Process:
         self._screen.serving(opened, self._settings, self._url)
 
     def _report(self, phase: str) -> None:
+        if self.parts.lifecycle.phase is not Phase.LOADING:
+            return  # the loading thread goes on after the screen is closed
         self.parts.lifecycle.progress(phase)
         self._screen.phase(phase)
 
@@ -95,7 +101,11 @@ class Process:
             return
         idle = asyncio.ensure_future(loaded.dispatcher.idle())
         await asyncio.wait({idle}, timeout=self._settings.drain_timeout_s)
-        await loaded.engine.stop(grace_s=0)
+        try:
+            await loaded.engine.stop(grace_s=0)
+        except EngineDied as stuck:
+            _log.error("the engine did not stop", exc_info=stuck)
+            self.server.exit_code = _EXIT_ENGINE_DIED
         await asyncio.wait({idle}, timeout=_SEND_REST_S)
         idle.cancel()
 

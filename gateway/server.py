@@ -54,8 +54,11 @@ class Server(uvicorn.Server):
         # Left are those whose clients do not read: nothing else will ever close them.
         for connection in list(self.server_state.connections):
             if isinstance(connection, BoundedConnection):
-                connection.abort()
-        await asyncio.sleep(0)
+                connection.cut()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_CLOSE_WITHIN_S)
+        if self.force_exit:  # uvicorn leaves it to be cancelled, and reports that as a fault
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """First signal: drain. Second: leave now."""

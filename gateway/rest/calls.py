@@ -45,7 +45,8 @@ class CallRunner:
         """Every refusal happens in here, before the first byte of an answer."""
         serving = self._lifecycle.serving()
         serving.dispatcher.check()
-        raw = await self._reader.read(request.headers, request.receive)
+        async with self._lifecycle.arrival():
+            raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
         job = await self._lowered(raw, serving, exchange, lower)
         # Lowering may have waited for a thread: the engine may be draining by now.

@@ -1,11 +1,17 @@
 """Told to stop: no new calls, running ones end, what cannot end in time is cut with an error."""
 
+import json
+import re
 import threading
+from pathlib import Path
 
 import httpx2
 import openai
 import pytest
 
+from engines import stepped
+from gateway import serve
+from gateway import server as gateway_server
 from tests.support.live import Raw, chat, eventually, live, test_settings
 
 
@@ -115,6 +121,82 @@ def test_a_client_that_does_not_read_does_not_hold_up_the_end():
         server.begin_exit()
         server.thread.join(15)
         assert server.exit_code == 0
+
+
+def refusal_of(got):
+    """The status, headers and error of one raw response."""
+    head, _, body = got.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), head.lower(), json.loads(body)["error"]
+
+
+def test_a_body_that_is_still_coming_is_refused():
+    """At once and with everything that tells a client to go elsewhere."""
+    with live(test_settings(drain_timeout_s=60, body_timeout_s=60)) as server:
+        with Raw(server.port) as slow:
+            slow.socket.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n"
+                b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+            )
+            eventually(lambda: server.process.parts.lifecycle._arrivals)
+            server.begin_exit()
+            status, head, error = refusal_of(slow.read_to_end()[0])
+        assert (status, error["code"]) == (503, "draining")
+        assert b"x-request-id: mine" in head
+        assert b"retry-after: " in head
+        server.thread.join(10)
+        assert server.exit_code == 0
+
+
+def test_a_request_that_cannot_start_in_time_is_refused(monkeypatch, caplog):
+    """Cancelled by the end of the server, it still gets the nested 503; the log tells the cut."""
+    entered, may_go = threading.Event(), threading.Event()
+
+    def blocked(_):
+        entered.set()
+        may_go.wait(20)
+        raise AssertionError("nobody waits for this any more")
+
+    monkeypatch.setattr("gateway.rest.calls.parse_body", blocked)
+    caplog.set_level("INFO")
+    with live(test_settings(drain_timeout_s=0)) as server, Raw(server.port) as raw:
+        try:
+            raw.send("POST", "/v1/chat/completions", chat("x" * 10_000))
+            assert entered.wait(10)
+            server.begin_exit()
+            status, head, error = refusal_of(raw.read_to_end()[0])
+            server.thread.join(10)
+        finally:
+            may_go.set()
+    assert (status, error["code"]) == (503, "draining")
+    assert b"x-request-id: req-" in head
+    told = [record.facts for record in caplog.records if record.message == "request"]
+    assert [(facts["status"], facts["outcome"]) for facts in told] == [(503, "cut")]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_stuck_device_is_left_with_an_exit_code(sdk, monkeypatch):
+    """Its streams are told; a supervisor must not take this for a clean end."""
+    monkeypatch.setattr("engines.stepped._LAST_STEP_S", 0.3)
+    with live(test_settings(drain_timeout_s=0.1), step_s=0.01) as server:
+        stream = sdk(server).chat.completions.create(**chat(max_tokens=1500, stream=True))
+        next(stream)
+        server.runner.may_step.clear()
+        server.begin_exit()
+        with pytest.raises(openai.APIError):
+            list(stream)
+        server.thread.join(10)
+        server.runner.may_step.set()
+        assert server.exit_code == 70
+
+
+def test_the_documented_grace_period_is_enough():
+    """For a stuck device and a client that does not read, both at once, with room to spare."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    grace_s = int(
+        re.search(r"`terminationGracePeriodSeconds` to `drain_timeout_s` \+ (\d+)", text)[1]
+    )
+    closing_s = 2 * gateway_server._CLOSE_WITHIN_S  # by uvicorn, then by us
+    assert stepped._LAST_STEP_S + serve._SEND_REST_S + closing_s <= grace_s - 2
 
 
 def test_an_idle_server_ends_at_once():

@@ -314,6 +314,8 @@ def test_too_many_connections_are_refused():
             got, _ = late.read_to_end()
         assert b"503" in got.split(b"\r\n")[0]
         assert b"too_many_connections" in got
+        assert b"\r\nretry-after: 1\r\nretry-after-ms: 1000\r\n" in got
+        assert b"\r\nx-should-retry: true\r\n" in got
         held[0].send("GET", "/livez")
         assert b"alive" in held[0].read_until(b"alive")
         for raw in held:
