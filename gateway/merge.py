@@ -13,7 +13,9 @@ _AHEAD = 64
 
 
 async def merged(streams: Sequence[TokenStream]) -> AsyncGenerator[Batch, None]:
-    """Yield events as they come until every stream has ended. Raises what a stream raises.
+    """Yield events as they come until every stream has ended.
+
+    Raises what a stream raises, after the events that came before it.
 
     One stream is read directly: a mailbox merges what its reader has not taken, so there is
     nothing to gather. Close the generator to stop; the streams stay the caller's to close.

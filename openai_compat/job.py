@@ -60,4 +60,4 @@ class Job:
     requests: tuple[GenerationRequest, ...]
     renderer: Renderer
     stream: bool
-    ignored: tuple[str, ...] = ()  # unknown body fields, reported in x-ignored-params
+    ignored: tuple[str, ...] = ()  # unknown body fields as the client spelled them
