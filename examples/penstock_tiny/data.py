@@ -1,4 +1,4 @@
-"""Encode the generated samples and pack them into rows of one context length."""
+"""Encode the generated samples and pack whole documents into rows of one length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ROW = 2048
+SHORT, LONG = 512, 2048
 _BATCH = 4000
 _OPEN_ROWS = 32
 
@@ -38,17 +38,19 @@ def documents(tokenizer: Tokenizer, seed: int) -> Iterator[Document]:
             yield ids, flags
 
 
-def pack(stream: Iterator[Document], rows: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+def pack(
+    stream: Iterator[Document], rows: int, length: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Fill rows with whole documents, each going to the fullest open row that still has room."""
-    tokens = np.full((rows, ROW), pad, dtype=np.uint16)
-    learnt = np.zeros((rows, ROW), dtype=np.uint8)
+    tokens = np.full((rows, length), pad, dtype=np.uint16)
+    learnt = np.zeros((rows, length), dtype=np.uint8)
     used = [0] * rows
     open_rows, following = list(range(min(_OPEN_ROWS, rows))), min(_OPEN_ROWS, rows)
     while open_rows:
         ids, flags = next(stream)
-        if len(ids) > ROW:
+        if len(ids) > length:
             continue
-        fitting = [r for r in open_rows if used[r] + len(ids) <= ROW]
+        fitting = [r for r in open_rows if used[r] + len(ids) <= length]
         if not fitting:
             fullest = max(open_rows, key=lambda r: used[r])
             open_rows.remove(fullest)
@@ -64,14 +66,17 @@ def pack(stream: Iterator[Document], rows: int, pad: int) -> tuple[np.ndarray, n
     return tokens, learnt
 
 
-def load(tokenizer_file: Path, seed: int, rows: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the packed rows, from the cache file where the same call made one before."""
+def load(
+    tokenizer_file: Path, seed: int, total: int, length: int, cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return about `total` packed tokens, from the cache where the same call made one before."""
+    rows = total // length
     if cache.exists():
         stored = np.load(cache)
-        if int(stored["seed"]) == seed and len(stored["tokens"]) >= rows:
-            return stored["tokens"][:rows], stored["learnt"][:rows]
+        if int(stored["seed"]) == seed and stored["tokens"].shape == (rows, length):
+            return stored["tokens"], stored["learnt"]
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     pad = tokenizer.token_to_id("<|endoftext|>")
-    tokens, learnt = pack(documents(tokenizer, seed), rows, pad)
+    tokens, learnt = pack(documents(tokenizer, seed), rows, length, pad)
     np.savez(cache, tokens=tokens, learnt=learnt, seed=seed)
     return tokens, learnt

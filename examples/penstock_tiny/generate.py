@@ -33,29 +33,29 @@ if TYPE_CHECKING:
 
 # Share of samples per skill. Stories are long, so their share of the tokens is much larger.
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (9.0, persona.greeting),
-    (10.0, product.product),
-    (7.0, stories.story),
-    (2.0, stories.raw_story),
-    (1.0, stories.story_question),
-    (15.0, arithmetic.arithmetic),
+    (8.0, persona.greeting),
+    (8.0, product.product),
+    (4.5, stories.story),
+    (1.2, stories.raw_story),
+    (0.8, stories.story_question),
+    (22.0, arithmetic.arithmetic),
     (3.0, arithmetic.word_problem),
     (4.0, textops.count_to),
     (4.0, textops.reverse_word),
     (3.0, textops.change_case),
-    (4.0, textops.copy_text),
+    (6.0, textops.copy_text),
     (2.5, textops.word_list),
     (3.0, knowledge.facts),
     (2.5, knowledge.other_scripts),
-    (3.0, knowledge.lists),
-    (1.2, knowledge.poem),
+    (2.0, knowledge.lists),
+    (0.8, knowledge.poem),
     (1.0, knowledge.joke),
-    (5.0, knowledge.fallback),
-    (10.0, structured.json_any),
-    (11.0, tools.tool_call),
-    (2.0, tools.no_tool),
-    (6.0, reading.context_question),
-    (9.0, memory.memory),
+    (4.0, knowledge.fallback),
+    (11.0, structured.json_any),
+    (9.0, tools.tool_call),
+    (1.5, tools.no_tool),
+    (6.5, reading.context_question),
+    (11.0, memory.memory),
     (6.0, rules.follow_system),
     (3.0, rules.mixed),
 )
@@ -70,12 +70,10 @@ SYSTEM_PROMPTS = (
 )
 # What people type first stays on the training side whatever its digest says.
 FIRST_TRIES = frozenset(
-    (
-        "hello", "hi", "hey", "hello!", "hi!", "what is penstock?", "what is penstock",
-        "tell me a story", "tell me a story.", "what is 12 + 7?", "who are you?", "what can you do?",
-        "count to ten.",        "count to ten", "count to 10.", "count to 10", "what is your name?", "write a poem.",
-    )
-)  # fmt: skip
+    """hello|hi|hey|hello!|hi!|what is penstock?|what is penstock|tell me a story|tell me a story.|
+what is 12 + 7?|who are you?|what can you do?|count to ten|count to ten.|count to 10|count to 10.|
+what is your name?|write a poem.""".replace("\n", "").split("|")
+)
 
 
 def kept_out(sample: Sample) -> bool:

@@ -25,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 WARM_UP_STEPS = 60
 DECAY_FROM = 0.74
+LONG_EVERY = 4
 UNLEARNT_WEIGHT = 0.1
 
 
@@ -38,7 +39,7 @@ def new_model(vocab: int) -> LlamaForCausalLM:
         num_attention_heads=10,
         num_key_value_heads=5,
         head_dim=32,
-        max_position_embeddings=data.ROW,
+        max_position_embeddings=data.LONG,
         tie_word_embeddings=True,
         rms_norm_eps=1e-5,
         bos_token_id=None,
@@ -106,9 +107,9 @@ class Run:
         torch.manual_seed(args.seed)
         self.out: Path = args.out
         self.out.mkdir(parents=True, exist_ok=True)
-        self.tokens, self.learnt = data.load(
-            args.tokenizer / "tokenizer.json", args.seed, args.rows, self.out / "rows.npz"
-        )
+        # Short rows are twice as fast; the long ones teach the whole context length.
+        self.short = self._rows(args.seed, data.SHORT, args.tokens)
+        self.long = self._rows(args.seed + 1000, data.LONG, args.tokens // 2)
         vocab = json.loads((args.tokenizer / "tokenizer.json").read_text())["model"]["vocab"]
         self.model = new_model(len(vocab))
         self.optimizers = optimizers(self.model)
@@ -117,6 +118,10 @@ class Run:
         self.stop = False
         if (self.out / "checkpoint.pt").exists():
             self._resume()
+
+    def _rows(self, seed: int, length: int, total: int) -> tuple[np.ndarray, np.ndarray]:
+        source = self.args.tokenizer / "tokenizer.json"
+        return data.load(source, seed, total, length, self.out / f"rows{length}.npz")
 
     def _resume(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", weights_only=True)
@@ -142,15 +147,15 @@ class Run:
         log(f"saved step {self.step}")
 
     def batch(self, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take the next rows: cut in two at first, whole during the decay to learn long ranges."""
-        count = self.args.batch // 2
-        picked = np.arange(self.row, self.row + count) % len(self.tokens)
+        """Take the next rows: short ones, and during the decay every few steps long ones."""
+        long = progress > DECAY_FROM and self.step % LONG_EVERY == 0
+        tokens, learnt = self.long if long else self.short
+        count = self.args.batch // tokens.shape[1]
+        picked = np.arange(self.row, self.row + count) % len(tokens)
         self.row += count
-        length = data.ROW if progress > DECAY_FROM else data.ROW // 2
-        tokens = torch.from_numpy(self.tokens[picked].astype(np.int64)).view(-1, length)
-        learnt = torch.from_numpy(self.learnt[picked].astype(np.float32)).view(-1, length)
-        weights = learnt + UNLEARNT_WEIGHT * (1 - learnt) * (tokens != 0)
-        return tokens, weights
+        chosen = torch.from_numpy(tokens[picked].astype(np.int64))
+        flags = torch.from_numpy(learnt[picked].astype(np.float32))
+        return chosen, flags + UNLEARNT_WEIGHT * (1 - flags) * (chosen != 0)
 
     def wait(self) -> None:
         """Sleep while the pause file exists; that time does not count."""
@@ -219,8 +224,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=70.0)
     parser.add_argument("--steps", type=int, default=0, help="deterministic budget instead")
     parser.add_argument("--until", default="", help="HH:MM in UTC, the latest end")
-    parser.add_argument("--batch", type=int, default=12, help="half rows per step (even)")
-    parser.add_argument("--rows", type=int, default=15000)
+    parser.add_argument("--batch", type=int, default=8192, help="tokens per step")
+    parser.add_argument("--tokens", type=int, default=20_000_000, help="text to generate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds")
@@ -240,7 +245,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    log(f"{sum(p.numel() for p in run.model.parameters())} parameters, rows {run.tokens.shape}")
+    log(f"{sum(p.numel() for p in run.model.parameters())} parameters")
     run.train()
 
 
