@@ -49,6 +49,7 @@ class Process:
             loading.cancel()
             with suppress(asyncio.CancelledError):
                 await loading
+            self.parts.lifecycle.drain()  # where nothing drained: no phase is shown after this
             self._screen.close()
         return self.server.exit_code
 

@@ -1,33 +1,25 @@
 """The command as an operator runs it: real processes, signals, exit codes, one clear sentence."""
 
+import json
 import os
 import re
 import resource
-import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import httpx2
-import psutil
 import pytest
 
 from engines.bundled import penstock_tiny
-from tests.support.live import Raw, live
+from tests.support.command import ROOT, body, clean_environment, served
+from tests.support.live import Raw, eventually, live
 
-ROOT = Path(__file__).parents[2]
-MODEL = "penstock-tiny"
 BUNDLED = (penstock_tiny() / "model.safetensors").exists()
-
-
-def clean_environment(**more):
-    inherited = os.environ  # noqa: TID251 - what a child process gets
-    kept = {k: v for k, v in inherited.items() if not k.startswith("PENSTOCK_")}
-    return kept | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | more
+bundled = pytest.mark.skipif(not BUNDLED, reason="no bundled weights here")
 
 
 def penstock(*arguments, stdin="", timeout=60, **environment):
@@ -44,59 +36,10 @@ def penstock(*arguments, stdin="", timeout=60, **environment):
     )
 
 
-class Served:
-    """A running `penstock serve`."""
-
-    def __init__(self, process):
-        self.process = process
-        self.output = ""
-        self.url = self._until(r"Serving .* at (\S+) \(ready[^\n]*\nTry: [^\n]*\n")
-        self.port = int(re.search(r":(\d+)/", self.url)[1])
-
-    def _until(self, pattern, within_s=60):
-        deadline = time.monotonic() + within_s
-        while not (match := re.search(pattern, self.output)):
-            left = deadline - time.monotonic()
-            assert left > 0, f"not seen: {pattern} in {self.output}"
-            if select.select([self.process.stdout], [], [], left)[0]:
-                some = os.read(self.process.stdout.fileno(), 65536).decode()
-                assert some, f"ended: {self.output} {self.process.stderr.read()}"
-                self.output += some
-        return match[1]
-
-    def stop(self, sign=signal.SIGTERM):
-        self.process.send_signal(sign)
-        return self.process.wait(30)
-
-
-@contextmanager
-def served(*arguments, **environment):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
-        cwd=ROOT,
-        env=clean_environment(**environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield Served(process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
-        process.stdout.close()
-        process.stderr.close()
-
-
 @pytest.fixture(scope="module")
 def ledger():
     with served("--engine", "ledger") as server:
         yield server
-
-
-def body(**fields):
-    messages = [{"role": "user", "content": "Hi"}]
-    return {"model": MODEL, "messages": messages, "max_tokens": 4, **fields}
 
 
 def test_serve_without_flags_needs_no_network_and_no_configuration(ledger):
@@ -123,6 +66,71 @@ def test_sigint_is_a_drain_too():
     with served("--engine", "ledger") as server:
         assert server.stop(signal.SIGINT) == 0
         assert "Traceback" not in server.process.stderr.read().decode()
+
+
+@pytest.mark.parametrize("engine", ["ledger", pytest.param("torch", marks=bundled)])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_loading_gives_the_terminal_back(engine, sign):
+    """The bars hide the cursor: it is shown again, and no traceback is left behind."""
+    with on_terminal("serve", "--port", "0", "--engine", engine) as (process, screen):
+        seen = b""
+        while HIDE_CURSOR not in seen:
+            seen += os.read(screen, 65536)
+        process.send_signal(sign)
+        seen += read_to_end(screen)
+        assert process.wait(30) == 0
+    assert seen.rindex(SHOW_CURSOR) > seen.rindex(HIDE_CURSOR)
+    assert b"Traceback" not in seen
+
+
+HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+
+
+@contextmanager
+def on_terminal(*arguments):
+    """The command with a terminal for its output."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=ROOT,
+        env=clean_environment(TERM="xterm"),
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        os.close(ours)
+
+
+def read_to_end(screen):
+    got = b""
+    with suppress(OSError):  # how a terminal tells its end
+        while some := os.read(screen, 65536):
+            got += some
+    return got
+
+
+def test_a_second_signal_is_quiet():
+    """The stream it cuts is told as cut, in one line, and nothing is reported as a fault."""
+    arguments = ("--engine", "ledger", "--drain-timeout-s", "60")
+    with served(*arguments) as server, Raw(server.port) as raw:
+        raw.send("POST", "/v1/chat/completions", body(stream=True, max_tokens=8000, n=8))
+        raw.read_until(b'{"content":"')
+        server.process.send_signal(signal.SIGTERM)
+        health = f"http://127.0.0.1:{server.port}/readyz"
+        eventually(lambda: httpx2.get(health).status_code == 503)
+        assert server.stop() == 0
+        rest, _ = raw.read_to_end()
+        assert b"[DONE]" not in rest
+        lines = [json.loads(line) for line in server.process.stderr.read().splitlines()]
+    assert {line["level"] for line in lines} == {"info"}
+    calls = [line for line in lines if line.get("route") == "/v1/chat/completions"]
+    assert [line["outcome"] for line in calls] == ["cut"]
 
 
 def test_sigterm_lets_a_stream_end():
@@ -278,18 +286,35 @@ def test_the_gateway_itself_imports_no_torch():
     assert run.stdout.decode().strip() == "set()"
 
 
-@pytest.mark.skipif(not BUNDLED, reason="no bundled weights here")
-def test_the_bundled_model_answers_within_ten_seconds_of_its_start():
-    """From the command to the first token on a client's socket.
+def network_namespaces():
+    """Whether this machine lets us make one."""
+    try:
+        return subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
-    On a machine that is busy with other things its own CPU seconds stand for the wall clock.
+
+@bundled
+def test_the_bundled_model_answers_within_ten_seconds_without_a_network():
+    """From the command to the first token on a client's socket, with nothing but loopback.
+
+    What needs the network fails there outright. The ten seconds are asserted on a machine with a
+    core to spare; on a busier one the figure is printed, and bounded by a minute.
     """
-    began = time.monotonic()
-    with served() as server, Raw(server.port) as raw:
-        raw.send("POST", "/v1/chat/completions", body(stream=True))
-        raw.read_until(b'{"content":"')
-        took = time.monotonic() - began
-        spent = sum(psutil.Process(server.process.pid).cpu_times()[:2])
-        assert server.stop() == 0
-    print(f"penstock serve to first token: {took:.2f} s, {spent:.2f} s of CPU")  # noqa: T201
-    assert min(took, spent) < 10
+    if not network_namespaces():
+        pytest.skip("this machine does not permit `unshare --net`")
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    run = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "tests.support.first_token"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    took_s = float(run.stdout)
+    print(f"penstock serve to first token: {took_s:.2f} s at load {load:.1f}")  # noqa: T201
+    assert took_s < (10 if load <= cores - 1 else 60)
