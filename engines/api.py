@@ -7,7 +7,7 @@ Contract, run against every engine by tests/conformance:
 - After `aclose` nothing more arrives, and the request's blocks are back within one step.
 - A dead engine fails every open stream once, with `EngineDied`.
 - A slow reader never slows another: its events merge until it reads.
-- Greedy tokens do not depend on batch-mates, preemption or prefix hits.
+- Greedy tokens do not depend on batch-mates, preemption or prefix hits (docs/adr/0004).
 - `stop` is idempotent, also after a failed `start`.
 """
 
@@ -161,4 +161,7 @@ class Engine(Protocol):
     def load(self) -> EngineLoad: ...
 
     async def stop(self, grace_s: float) -> None:
-        """Let running requests end for at most `grace_s` seconds, fail the rest, free all."""
+        """Let running requests end for at most `grace_s` seconds, fail the rest, free all.
+
+        Raises EngineDied when the device does not come back from its last step.
+        """
