@@ -182,9 +182,11 @@ def _says_ended_ones_again(scheduler, plan, result):
 
 
 def _returns_in_reverse(line, sequence):
-    step, sequence.step = sequence.step, -sequence.step if sequence.admitted else sequence.step
+    kept = sequence.step, sequence.arrival
+    if sequence.admitted:
+        sequence.step, sequence.arrival = -sequence.step, -sequence.arrival
     _real[WaitingLine, "push"](line, sequence)
-    sequence.step = step
+    sequence.step, sequence.arrival = kept
 
 
 def _hits_are_not_counted(scheduler, head, tokens):
@@ -262,11 +264,10 @@ MUTANTS = {
 
 _CAUGHT = (AssertionError, ValueError, LookupError, OutOfBlocks)  # not a slip in the mutant itself
 _HUNT = settings(
-    max_examples=400,
+    max_examples=6000,  # it ends with the first catch: most bugs need a few dozen
     stateful_step_count=40,
     deadline=None,
     database=None,
-    derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,

@@ -104,6 +104,24 @@ def test_preemption_takes_the_youngest_and_brings_it_back_first():
     assert bench.scheduler.pool.free == 6
 
 
+def test_the_preempted_return_in_their_own_order():
+    """Of two victims the older comes back first, though the younger was preempted first."""
+    bench = Bench(num_blocks=9, max_running=3)
+    for number, name in enumerate(("old", "middle", "young")):
+        bench.scheduler.add(request(name, 7 + number, new=24))
+        bench.step()
+    returned = []
+    while bench.scheduler.has_work:
+        plan = bench.scheduler.plan()
+        lanes = bench.scheduler._lanes
+        returned += [
+            lanes.occupants([start.lane])[0].request.id for start in plan.starts if start.generated
+        ]
+        bench.scheduler.apply(plan, bench.runner.collect(bench.runner.launch(plan)))
+    assert bench.scheduler.counters.preemptions >= 2
+    assert returned.index("middle") < returned.index("young")
+
+
 def test_choices_share_full_blocks_and_copy_the_partial_one():
     """Three choices over 6 tokens hold the full block together; two get copies of the other."""
     bench = Bench()
