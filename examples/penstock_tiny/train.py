@@ -105,6 +105,8 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         torch.manual_seed(args.seed)
+        # The embedding's gradient is summed by several threads in any order unless told otherwise.
+        torch.use_deterministic_algorithms(args.steps > 0)
         self.out: Path = args.out
         self.out.mkdir(parents=True, exist_ok=True)
         # Short rows are twice as fast; the long ones teach the whole context length.
