@@ -12,6 +12,9 @@ the waiting line. When a decoding sequence needs a block and none is free, the l
 sequence (lowest priority, then youngest) gives all its blocks back and waits at the front; what it
 had computed usually survives in the prefix cache until others need the room.
 
+All of it stands in one file, since every part works on the same lanes and under the same invariants
+(docs/testing.md): cut apart, each piece would have to restate them.
+
 Two rules keep logits bitwise independent of scheduling, on engines whose kernels allow it:
 a prompt is never cut so that a chunk has exactly one token, since one-row segments take another
 kernel; and output recomputed after preemption is replayed as one-row segments, as it was first

@@ -1,5 +1,7 @@
 """Random-weight models of every family on disk, sharded as published, and their greedy truth."""
 
+import atexit
+import shutil
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -118,6 +120,7 @@ def model_dir(tiny: Tiny) -> Path:
     """Write the model once per session; several shards, as large models are published."""
     transformers.utils.logging.disable_progress_bar()
     path = Path(mkdtemp(prefix=f"{tiny.name}-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
     torch.manual_seed(tiny.seed)
     model = AutoModelForCausalLM.from_config(tiny.config(), dtype=torch.float32)
     # Freshly initialised models repeat themselves: small weights barely tell tokens apart.

@@ -66,60 +66,43 @@ def _styled(rng: random.Random) -> Sample:
     base = rng.choice(_BASES)(rng)
     while is_held_out(base):
         base = rng.choice(_BASES)(rng)
-    plain = base.messages[-1]["content"]
-    roll = rng.random()
-    if roll < 0.25:
-        rule, answer = (
-            pick(
-                rng,
-                [
-                    "[Answer|Reply|Write] in [uppercase|capital letters|upper case].",
-                    "Use capital letters only.",
-                ],
-            ),
-            plain.upper(),
-        )
-    elif roll < 0.5:
-        end = rng.choice(
-            (
-                "Over.",
-                "Amen.",
-                "Ahoy!",
-                "Cheers!",
-                "Done.",
-                f"{rng.choice(CITIES)}!",
-                f"{made_up(rng, 2)}.",
-            )
-        )
-        end = upper_first(end)
-        rule, answer = (
-            pick(rng, ["[Always end|End] [your answer |every answer |]with {e}"], e=end),
-            f"{plain} {end}",
-        )
-    elif roll < 0.75:
-        start = upper_first(
-            rng.choice(
-                ("Well", "Ahoy", "Sure", "Dear friend", rng.choice(COLOURS), made_up(rng, 2))
-            )
-        )
-        rule, answer = (
-            pick(
-                rng, ["[Always start|Begin|Start] [your answer |every answer |]with {s}:"], s=start
-            ),
-            f"{start}: {plain}",
-        )
-    else:
-        rule = pick(
-            rng,
-            ["[Answer|Reply] in JSON with the key answer.", 'Answer as JSON: {{"answer": ...}}'],
-            x=0,
-        )
-        answer = structured.dumps({"answer": plain})
+    form = _FORMS[int(rng.random() * len(_FORMS))]
+    rule, answer = form(rng, base.messages[-1]["content"])
     return Sample(
         "system",
         [system(rule), user(base.messages[0]["content"]), assistant(answer)],
         expect=answer,
     )
+
+
+def _shouted(rng: random.Random, plain: str) -> tuple[str, str]:
+    rules = [
+        "[Answer|Reply|Write] in [uppercase|capital letters|upper case].",
+        "Use capital letters only.",
+    ]
+    return pick(rng, rules), plain.upper()
+
+
+def _ended(rng: random.Random, plain: str) -> tuple[str, str]:
+    ends = ("Over.", "Amen.", "Ahoy!", "Cheers!", "Done.")
+    end = upper_first(rng.choice((*ends, f"{rng.choice(CITIES)}!", f"{made_up(rng, 2)}.")))
+    rule = pick(rng, ["[Always end|End] [your answer |every answer |]with {e}"], e=end)
+    return rule, f"{plain} {end}"
+
+
+def _begun(rng: random.Random, plain: str) -> tuple[str, str]:
+    starts = ("Well", "Ahoy", "Sure", "Dear friend")
+    start = upper_first(rng.choice((*starts, rng.choice(COLOURS), made_up(rng, 2))))
+    rules = ["[Always start|Begin|Start] [your answer |every answer |]with {s}:"]
+    return pick(rng, rules, s=start), f"{start}: {plain}"
+
+
+def _as_json(rng: random.Random, plain: str) -> tuple[str, str]:
+    rules = ["[Answer|Reply] in JSON with the key answer.", 'Answer as JSON: {{"answer": ...}}']
+    return pick(rng, rules, x=0), structured.dumps({"answer": plain})
+
+
+_FORMS = (_shouted, _ended, _begun, _as_json)
 
 
 def _role(rng: random.Random) -> Sample:

@@ -9,7 +9,7 @@ from engines.api import Sampling
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.plans import Driver, Run
-from tests.support.tiny_models import by_name, model_dir, prompts
+from tests.support.tiny_models import by_name, greedy_truth, model_dir, prompts
 
 BLOCK = 8
 
@@ -143,3 +143,29 @@ def test_bfloat16_is_as_close_to_the_truth_as_transformers_own(loaded):
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert (found - truth).abs().mean() < 1.3 * (theirs - truth).abs().mean()
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+            ],
+        ),
+    ],
+)
+def test_a_device_says_what_transformers_says(device):
+    """Chunked prompt, then decoding, greedy in float32: the same tokens on every device."""
+    path = model_dir(by_name("llama"))
+    prompt = prompts(1, longest=20)[0]
+    drive = driver(open_model(path, dtype="float32", device=device))
+    seq = drive.start(0, prompt)
+    drive.step([Run(seq, len(prompt) - 5)])
+    drive.step([Run(seq, 5)])
+    for _ in range(7):
+        drive.step([Run(seq, 1)])
+    assert seq.generated == greedy_truth(path, [prompt], 8)[0]
