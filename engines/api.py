@@ -11,7 +11,7 @@ Contract, run against every engine by tests/conformance:
 - `stop` is idempotent, also after a failed `start`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, Protocol
@@ -33,6 +33,22 @@ class Capability(StrEnum):
     PENALTIES = "penalties"  # presence, frequency, repetition
     LOGIT_BIAS = "logit_bias"
     LOGPROBS = "logprobs"
+    PROMPT_LOGPROBS = "prompt_logprobs"
+    GUIDES = "guides"  # allowed tokens, bad words, a thinking budget
+    GRAMMAR = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingBudget:
+    """At most `tokens` tokens of reasoning; then the tokens of `end` are forced, one by one.
+
+    Reasoning runs from the tokens `begin` (from the start where `begin` is empty: the prompt has
+    opened it) to the tokens `end`, once per answer.
+    """
+
+    tokens: int
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,9 @@ class Sampling:
     """How the next token is chosen. Neutral values everywhere mean: plain softmax sampling.
 
     Order of application, on float32 logits: repetition, presence and frequency penalties, bias,
-    the ban on stop tokens below `min_tokens`, temperature, then top_k, top_p and min_p.
+    the bans (stop tokens below `min_tokens`, bad words), the tokens that `allowed`, the thinking
+    budget and the grammar leave, temperature, then top_k, top_p and min_p. A ban gives way where
+    the grammar leaves nothing else.
     """
 
     max_tokens: int
@@ -56,6 +74,11 @@ class Sampling:
     bias: Mapping[int, float] = field(default_factory=dict)
     stop_tokens: frozenset[int] = frozenset()
     logprobs: int | None = None  # None: none; k: the sampled token's and the k most likely ones'
+    prompt_logprobs: int | None = None  # the same for each token of the prompt but the first
+    allowed: frozenset[int] | None = None  # nothing else is ever sampled
+    bad_words: tuple[tuple[int, ...], ...] = ()  # token sequences that are never completed
+    thinking: ThinkingBudget | None = None
+    grammar: str | None = None  # what llguidance takes; tokens it forces may come several at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +91,12 @@ class GenerationRequest:
     n: int = 1
     priority: int = 0  # lower is served earlier; waiting ages it
     cache_salt: bytes = b""  # prefixes are shared only within one salt
+    pooled: bool = False  # wants the prompt's pooled hidden state; its one token means nothing
+
+    @property
+    def needs_every_row(self) -> bool:
+        """Whether no part of the prompt may come from the prefix cache."""
+        return self.pooled or self.sampling.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +125,8 @@ class TokenEvent:
     cached: int  # prompt tokens that came from the prefix cache
     logprobs: list[TokenLogprobs] | None = None  # one per token, when asked for
     finish: Finish | None = None
+    prompt_logprobs: Sequence[TokenLogprobs] | None = None  # on the first event of a choice
+    vector: Sequence[float] | None = None  # of a pooled request
 
     def merge(self, later: "TokenEvent") -> None:
         """Append a later event of the same choice."""

@@ -5,6 +5,7 @@ EngineError
 │   ├── ContextOverflow   prompt + max_tokens exceed the context
 │   ├── CapacityExceeded  needs more KV blocks or sequences than the engine has
 │   └── Unsupported       asks for a capability this engine lacks
+├── RequestFailed         client fault met while it ran: its grammar exceeded a limit
 ├── EngineUnavailable     overload or lifecycle: try again (retryable)
 └── EngineDied            our fault: the engine failed under this request (retryable elsewhere)
 
@@ -39,6 +40,10 @@ class CapacityExceeded(InvalidRequest):
 
 class Unsupported(InvalidRequest):
     """The request asks for a capability that this engine does not list in its info."""
+
+
+class RequestFailed(EngineError):  # noqa: N818
+    """This request cannot go on, for a reason of its own; no other is touched."""
 
 
 class EngineUnavailable(EngineError):  # noqa: N818

@@ -8,6 +8,8 @@ A step over 256 sequences is then a dozen vector operations; Python loops only o
                    |<- computed tokens ->|  pending     sealed <= computed // block_size
 """
 
+from collections.abc import Sequence as Items
+
 import numpy as np
 import numpy.typing as npt
 
@@ -104,6 +106,14 @@ class Lanes:
         """One new token on each of these lanes (all different)."""
         self.tokens[lanes, self.length[lanes]] = tokens
         self.length[lanes] += 1
+
+    def append_forced(self, lane: int, tokens: Items[int]) -> list[int]:
+        """More new tokens on one lane, as many as its limit takes; returns those."""
+        start, limit = int(self.length[lane]), int(self.limit[lane])
+        taken = list(tokens[: limit - start])
+        self.tokens[lane, start : start + len(taken)] = taken
+        self.length[lane] = start + len(taken)
+        return taken
 
     def maybe_ended(self, lanes: Int32Array, tokens: Int32Array) -> npt.NDArray[np.intp]:
         """Indices into `lanes` whose new token may end them: the length limit, or a stop."""

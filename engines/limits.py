@@ -21,6 +21,7 @@ class Limits:
     num_blocks: int
     vocab_size: int
     ageing_steps: int = 256  # steps of waiting that outweigh one class of priority
+    whole_prompts: bool = False  # prompts are never cut: encoders see all of a text at once
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that could starve a prompt.
@@ -34,6 +35,11 @@ class Limits:
             raise ValueError(
                 f"tokens_per_step is {self.tokens_per_step}, must be at least max_running + "
                 f"{_SMALLEST_CHUNK} = {self.max_running + _SMALLEST_CHUNK}"
+            )
+        if self.whole_prompts and self.tokens_per_step < self.max_context:
+            raise ValueError(
+                f"tokens_per_step is {self.tokens_per_step}, must be at least max_context ="
+                f" {self.max_context} where prompts are never cut"
             )
 
     @property

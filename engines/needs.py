@@ -12,5 +12,10 @@ def needed(sampling: Sampling) -> frozenset[Capability]:
         ),
         Capability.LOGIT_BIAS: bool(sampling.bias),
         Capability.LOGPROBS: sampling.logprobs is not None,
+        Capability.PROMPT_LOGPROBS: sampling.prompt_logprobs is not None,
+        Capability.GUIDES: bool(
+            sampling.allowed is not None or sampling.bad_words or sampling.thinking is not None
+        ),
+        Capability.GRAMMAR: sampling.grammar is not None,
     }
     return frozenset(capability for capability, wanted in wants.items() if wanted)

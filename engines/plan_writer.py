@@ -21,6 +21,7 @@ class PlanWriter:
         self._write_slots = np.zeros(rows, np.int32)
         self._row_starts = np.zeros(rows + 1, np.int32)
         self._past = np.zeros(rows, np.int32)
+        self._segment_lanes = np.zeros(rows, np.int32)
         self._table_starts = np.zeros(rows + 1, np.int32)
         self._tables = np.zeros(limits.max_running * 8, np.int32)  # grows with the contexts
         self._sample_rows = np.zeros(limits.max_running, np.int32)
@@ -43,6 +44,7 @@ class PlanWriter:
         self._put_rows(lanes, positions)
         at = self._segment
         self._past[at : at + count] = positions
+        self._segment_lanes[at : at + count] = lanes
         self._row_starts[at + 1 : at + count + 1] = self._count[1 : count + 1] + self._row
         held = positions // self._size + 1
         widest = int(held.max())
@@ -57,6 +59,7 @@ class PlanWriter:
         self._put_rows(lane, positions)
         at = self._segment
         self._past[at] = start
+        self._segment_lanes[at] = lane
         self._row_starts[at + 1] = self._row + count
         held = (start + count - 1) // self._size + 1
         self._put_tables(self._lanes.table[lane, :held], np.array([held], np.int32))
@@ -86,6 +89,7 @@ class PlanWriter:
             write_slots=self._write_slots[:rows],
             row_starts=self._row_starts[: segments + 1],
             past=self._past[:segments],
+            segment_lanes=self._segment_lanes[:segments],
             tables=self._tables[: self._entry],
             table_starts=self._table_starts[: segments + 1],
             sample_rows=self._sample_rows[: self._sample],

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.api import Finish, FinishReason, GenerationRequest, RequestId, TokenLogprobs
+from engines.api import Finish, FinishReason, GenerationRequest, RequestId
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.plan_writer import PlanWriter
@@ -40,12 +40,16 @@ _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """What a step brought: one new token per sampled sequence, and who ended."""
+    """What a step brought: one new token per sampled sequence, and who ended.
+
+    `forced` and `finishes` are by index into the lists, as what `result` says of single samples.
+    """
 
     sequences: list[Sequence]
     tokens: list[int]
-    logprobs: Mapping[int, TokenLogprobs]  # by index into the lists
-    finishes: Mapping[int, Finish]  # by index into the lists
+    forced: Mapping[int, list[int]]
+    finishes: Mapping[int, Finish]
+    result: StepResult
 
 
 @dataclass(slots=True)
@@ -144,9 +148,13 @@ class Scheduler:
             self._part(leader)
         lanes = plan.sample_lanes
         self._lanes.append(lanes, result.tokens)
+        forced = {
+            index: self._lanes.append_forced(int(lanes[index]), tokens)
+            for index, tokens in result.forced.items()
+        }
         sequences = self._lanes.occupants(lanes)
         finishes = self._finishes(lanes, result.tokens)
-        outcome = StepOutcome(sequences, result.tokens.tolist(), result.logprobs, finishes)
+        outcome = StepOutcome(sequences, result.tokens.tolist(), forced, finishes, result)
         gone = [sequences[index] for index in finishes]
         if self._parting:  # some may have been aborted while they could not end yet
             gone += [each for each in sequences if each.ended and each not in gone]
@@ -161,14 +169,21 @@ class Scheduler:
     # -- blocks for what already runs
 
     def _reserve(self) -> None:
-        """Give every running sequence the block that its next row writes to."""
+        """Give every running sequence the blocks that its pending rows write to."""
         lanes = self._lanes
         running = lanes.active()
         full = lanes.length[running] > lanes.held[running] * self.limits.block_size
         needy = lanes.occupants(running[full | lanes.forked[running]])
         for sequence in sorted(needy, key=_seniority):
-            if sequence.lane != NO_LANE:  # not preempted meanwhile
+            while self._needs_block(sequence.lane):  # forced tokens may need several
                 self._reserve_next(sequence)
+
+    def _needs_block(self, lane: int) -> bool:
+        lanes = self._lanes
+        if lane == NO_LANE:  # preempted meanwhile
+            return False
+        over = lanes.length[lane] > lanes.held[lane] * self.limits.block_size
+        return bool(over or lanes.forked[lane])
 
     def _reserve_next(self, sequence: Sequence) -> None:
         lane, lanes = sequence.lane, self._lanes
@@ -254,6 +269,8 @@ class Scheduler:
         group = head.group
         if self._lanes.free < len(group):
             return False
+        if self.limits.whole_prompts and head.prompt_len > self._budget:
+            return False
         hit = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
         if need > self.pool.free - self.pool.idle(hit):
@@ -276,6 +293,8 @@ class Scheduler:
 
     def _hit(self, sequence: Sequence) -> list[int]:
         """Cached blocks for all but the last token, which must be computed to be sampled."""
+        if sequence.request.needs_every_row and len(sequence.log) == sequence.prompt_len:
+            return []
         hit = self.pool.match(sequence.namespace, sequence.log[:-1])
         left = sequence.prompt_len - len(hit) * self.limits.block_size
         if left == 1 and hit:
@@ -361,6 +380,7 @@ def _lane_start(sequence: Sequence) -> LaneStart:
         sampling=request.sampling,
         prompt=request.prompt,
         generated=sequence.log[sequence.prompt_len :].tolist(),
+        pooled=request.pooled,
     )
 
 

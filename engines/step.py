@@ -11,6 +11,7 @@ a step.
     write_slots    block * block_size + offset of each     int32 [rows]
     row_starts     0               4       5       8       int32 [segments + 1]
     past           0               12      7               int32 [segments], tokens before the run
+    segment_lanes  0               5       1               int32 [segments]
     tables         b0              b4 b9   b2 b3           int32 [entries], KV blocks in order
     table_starts   0               1       3       5       int32 [segments + 1]
     sample_rows    3 3 4                                   int32 [samples], rows whose logits count
@@ -21,7 +22,7 @@ A *lane* is a small integer naming a running sequence for as long as it runs; ru
 per-sequence sampling state in arrays indexed by lane.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,6 +47,7 @@ class LaneStart:
     sampling: Sampling
     prompt: Sequence[int]
     generated: Sequence[int] = ()
+    pooled: bool = False  # its sample wants the pooled hidden state of all its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class StepPlan:
     write_slots: Int32Array
     row_starts: Int32Array
     past: Int32Array
+    segment_lanes: Int32Array
     tables: Int32Array
     table_starts: Int32Array
     sample_rows: Int32Array
@@ -77,10 +80,19 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One token per sample of the plan, in its order."""
+    """One token per sample of the plan, in its order; the rest by sample index, where there is any.
+
+    `forced` tokens follow the sampled one because nothing else may; they are computed as pending
+    rows. `failed` says why a sequence cannot go on (its grammar met a limit): its request alone
+    fails, with that message.
+    """
 
     tokens: Int32Array
-    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by sample index, where asked
+    logprobs: Mapping[int, TokenLogprobs] = field(default_factory=dict)
+    prompt_logprobs: Mapping[int, Sequence[TokenLogprobs]] = field(default_factory=dict)
+    vectors: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    forced: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 class StepRunner(Protocol):

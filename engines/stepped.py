@@ -29,11 +29,19 @@ from engines.api import (
     RequestId,
     TokenEvent,
 )
-from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, Unsupported
+from engines.errors import (
+    EngineDied,
+    EngineError,
+    EngineUnavailable,
+    InvalidRequest,
+    RequestFailed,
+    Unsupported,
+)
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.needs import needed
 from engines.scheduler import Scheduler, StepOutcome
+from engines.sequence import Sequence
 from engines.step import StepRunner
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
@@ -182,16 +190,12 @@ class SteppedEngine:
             box = self._boxes.get(sequence.request.id)
             if box is None or box.request is not sequence.request:
                 continue  # closed while the step ran; the id may be in use again
-            logprobs = outcome.logprobs.get(index)
-            box.push(
-                TokenEvent(
-                    choice=sequence.choice,
-                    tokens=[token],
-                    cached=sequence.cached,
-                    logprobs=None if logprobs is None else [logprobs],
-                    finish=outcome.finishes.get(index),
-                )
-            )
+            failure = outcome.result.failed.get(index)
+            if failure is None:
+                box.push(_event(outcome, index, sequence, token))
+            else:
+                self._inbox.put(_Abort(box.request.id, None))
+                box.fail(RequestFailed(failure))
             self._forget_done(box)
 
     def _die(self, error: BaseException) -> None:
@@ -241,3 +245,17 @@ class SteppedEngine:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and its readers with it
                 self._loop.call_soon_threadsafe(callback, value)
+
+
+def _event(outcome: StepOutcome, index: int, sequence: Sequence, token: int) -> TokenEvent:
+    result = outcome.result
+    logprobs = result.logprobs.get(index)
+    return TokenEvent(
+        choice=sequence.choice,
+        tokens=[token, *outcome.forced.get(index, ())],
+        cached=sequence.cached,
+        logprobs=None if logprobs is None else [logprobs],
+        finish=outcome.finishes.get(index),
+        prompt_logprobs=result.prompt_logprobs.get(index),
+        vector=result.vectors.get(index),
+    )

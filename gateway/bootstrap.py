@@ -50,6 +50,9 @@ DONE_BEFORE = MappingProxyType(
         "first token": 0.95,
     }
 )
+_TORCH_CAN = frozenset(Capability) - {
+    Capability.PROMPT_LOGPROBS, Capability.GUIDES, Capability.GRAMMAR
+}  # fmt: skip
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint
 
@@ -140,7 +143,7 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         block_size=settings.block_size,
         max_lanes=settings.max_running,
     )
-    info = _info(settings, path, kv, loaded.facts.vocab_size, frozenset(Capability))
+    info = _info(settings, path, kv, loaded.facts.vocab_size, _TORCH_CAN)
     engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
     ends = frozenset(loaded.facts.eos_ids) or text.end_tokens
     return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)

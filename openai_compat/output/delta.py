@@ -7,22 +7,26 @@ work is linear in the text. Nothing that may still turn out to be markup is give
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 
-class Text(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Text:
     """More of the content."""
 
     text: str
 
 
-class Reasoning(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Reasoning:
     """More of what the model thinks before it answers."""
 
     text: str
 
 
-class CallBegin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallBegin:
     """A tool call begins. Indices are dense from 0; one call ends before the next begins."""
 
     index: int
@@ -30,14 +34,16 @@ class CallBegin(NamedTuple):
     id: str = ""  # where the syntax writes one itself
 
 
-class CallArguments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallArguments:
     """More of a call's arguments, as JSON text."""
 
     index: int
     text: str
 
 
-class CallEnd(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallEnd:
     """A call is complete as its syntax defines it."""
 
     index: int

@@ -96,6 +96,7 @@ class Driver:
             write_slots=_ints(slots),
             row_starts=_ints(np.cumsum([0] + [b - a for _, a, b in segments])),
             past=_ints(past),
+            segment_lanes=_ints([seq.lane for seq, _, _ in segments]),
             tables=_ints([block for table in tables for block in table]),
             table_starts=_ints(np.cumsum([0] + [len(table) for table in tables])),
             sample_rows=_ints([row for row, _ in samples]),

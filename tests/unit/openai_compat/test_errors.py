@@ -25,7 +25,8 @@ def test_every_engine_error_has_its_own_row(kind):
     reply = reply_to(example(kind))
     assert kind in errors._ENGINE_TABLE
     assert reply.retryable == kind.retryable
-    assert (reply.status < 500) == issubclass(kind, engine.InvalidRequest)
+    its_own_fault = (engine.InvalidRequest, engine.RequestFailed)
+    assert (reply.status < 500) == issubclass(kind, its_own_fault)
     assert (reply.param == "prompt") == issubclass(kind, engine.InvalidRequest)
     assert (reply.retry_after_s is not None) == (reply.status == 503)
 
