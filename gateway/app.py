@@ -1,17 +1,21 @@
 """The HTTP application: routes, one exception handler, and the edge around them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from engines.errors import EngineError
 from gateway.auth import Keyring
-from gateway.edge import METRICS, PUBLIC, Edge
+from gateway.cross_origin import CrossOrigin
+from gateway.edge import METRICS, PUBLIC, Access, Edge
 from gateway.exchange import Exchange, Outcome
+from gateway.host_guard import HostGuard
 from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
@@ -42,25 +46,50 @@ def create_app(
 
     # The schema and documentation pages are off: they would load scripts from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
-    for router in (
+    routers = (
         chat.routes(calls),
         completions.routes(calls),
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
         events.routes(lifecycle),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     for kind in (ApiError, EngineError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _refuse)
+    routes = [route for router in routers for route in router.routes]
+    app.add_exception_handler(405, partial(_other_method, routes))
     app.add_exception_handler(ClientGone, _note_gone)
-    public = PUBLIC | {METRICS} if settings.metrics_public else PUBLIC
-    return Edge(app, keys=Keyring(settings.api_key), metrics=metrics, clock=clock, public=public)
+    return Edge(app, access=_access(settings), metrics=metrics, clock=clock)
+
+
+def _access(settings: Settings) -> Access:
+    keys = Keyring(settings.api_key)
+    return Access(
+        keys,
+        HostGuard(settings.allowed_host, keyless=keys.open),
+        CrossOrigin(settings.cors_origin),
+        PUBLIC | {METRICS} if settings.metrics_public else PUBLIC,
+    )
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     response = error_response(error)
     if isinstance(error, EngineError) and response.status_code >= 500:
         log_fault(error, Exchange.of(request.scope).id)  # any other fault goes on to the edge
+    return response
+
+
+async def _other_method(
+    routes: Sequence[BaseRoute], request: Request, error: Exception
+) -> Response:
+    """OPTIONS is answered for every route; any other method is refused with those that exist."""
+    allowed = {"OPTIONS"}
+    for route in routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            allowed |= route.methods or set()
+    response = Response(status_code=204) if request.method == "OPTIONS" else error_response(error)
+    response.headers["allow"] = ", ".join(sorted(allowed))
     return response
 
 

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from gateway.setting_kinds import ANY_ORIGIN
 from gateway.settings import Settings, setting_fields
 
 ENV_PREFIX = "PENSTOCK_"
@@ -42,6 +43,7 @@ def read_settings(
     }
     settings = Settings(**values)
     _check_exposure(settings)
+    _check_origins(settings)
     _check_step(settings)
     _check_ledger(settings)
     return settings
@@ -116,6 +118,14 @@ def _check_exposure(settings: Settings) -> None:
         raise ConfigError(
             f"refusing to listen on {settings.host} without an API key: anyone who reaches it could"
             " use the model; set PENSTOCK_API_KEY (or --api-key), or keep --host 127.0.0.1"
+        )
+
+
+def _check_origins(settings: Settings) -> None:
+    if ANY_ORIGIN in settings.cors_origin and not settings.api_key:
+        raise ConfigError(
+            "refusing --cors-origin * without an API key: any web page that a user opens could"
+            " use the model; name the origins, or set PENSTOCK_API_KEY"
         )
 
 

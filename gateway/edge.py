@@ -1,4 +1,4 @@
-"""The outermost layer: request id, canonical path, API key, catch-all, and the log line at the end.
+"""The outermost layer: request id, path, Host, origin, API key, catch-all, and the line in the log.
 
 Everything that must hold for every route, known or not, stands here and nowhere else. Access is
 refused by default: a route is public only when its path is listed.
@@ -6,12 +6,15 @@ refused by default: a route is public only when its path is listed.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth import Keyring
+from gateway.cross_origin import CrossOrigin
 from gateway.exchange import Exchange, Outcome, request_id
-from gateway.host_guard import check_host
+from gateway.host_guard import HostGuard
 from gateway.lifecycle import draining
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
@@ -24,23 +27,26 @@ _OPERATOR = PUBLIC | {METRICS, "/events"}  # stand beside the API, not under it
 _API = "/v1"
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call what, under which names and from which pages."""
+
+    keys: Keyring
+    hosts: HostGuard
+    origins: CrossOrigin
+    public: frozenset[str]  # paths without a key
+
+
 class Edge:
     """Wraps the application. One exchange per request, opened and closed here."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: Keyring,
-        metrics: Metrics,
-        clock: Callable[[], float],
-        public: frozenset[str] = PUBLIC,
+        self, app: ASGIApp, *, access: Access, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._app = app
-        self._keys = keys
+        self._access = access
         self._metrics = metrics
         self._clock = clock
-        self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,17 +55,20 @@ class Edge:
         exchange = Exchange(request_id(scope["headers"]), scope["method"], self._clock())
         exchange.attach(scope)
         self._metrics.begin()
+        marks = self._access.origins.headers(scope)
         try:
-            await self._serve(scope, receive, _tagged(send, exchange), exchange)
+            await self._serve(scope, receive, _tagged(send, exchange, marks), exchange)
         finally:
             self._close(scope, exchange)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         scope["path"] = canonical(scope["path"])
         try:
-            self._admit(scope, exchange)
+            answer = self._admit(scope, exchange)
         except ApiError as refusal:
-            await error_response(refusal)(scope, receive, send)
+            answer = error_response(refusal)
+        if answer is not None:
+            await answer(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -75,11 +84,15 @@ class Edge:
             if exchange.status == 0:
                 await error_response(error)(scope, receive, send)
 
-    def _admit(self, scope: Scope, exchange: Exchange) -> None:
-        if self._keys.open:
-            check_host(scope["headers"])
-        if scope["path"] not in self._public:
-            exchange.salt = self._keys.identify(scope["headers"])
+    def _admit(self, scope: Scope, exchange: Exchange) -> Response | None:
+        """The answer where none of the application's is needed. Raises ApiError."""
+        access, path = self._access, scope["path"]
+        access.hosts.check(scope, probe=path in PUBLIC)
+        preflight = access.origins.preflight(scope)
+        # Browsers ask with OPTIONS before they send the key; no route does anything for it.
+        if preflight is None and path not in access.public and scope["method"] != "OPTIONS":
+            exchange.salt = access.keys.identify(scope["headers"])
+        return preflight
 
     def _close(self, scope: Scope, exchange: Exchange) -> None:
         now = self._clock()
@@ -104,13 +117,13 @@ def canonical(path: str) -> str:
     return f"{_API}{path}"
 
 
-def _tagged(send: Send, exchange: Exchange) -> Send:
-    tag = (b"x-request-id", exchange.id.encode())
+def _tagged(send: Send, exchange: Exchange, marks: list[tuple[bytes, bytes]]) -> Send:
+    tags = [(b"x-request-id", exchange.id.encode()), *marks]
 
     async def tagged(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), tag]
+            message["headers"] = [*message.get("headers", ()), *tags]
         await send(message)
 
     return tagged

@@ -8,6 +8,9 @@ from pathlib import Path
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
 _SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+ANY_ORIGIN = "*"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+|\*")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-][a-z0-9_.-]*|[0-9a-f]*:[0-9a-f:.]+")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -132,6 +135,26 @@ def path() -> Kind:
 def texts() -> Kind:
     """One or several words: a list, or separated by commas."""
     return Kind(_words, "NAME", many=True)
+
+
+def origins() -> Kind:
+    """One or several origins of web pages as browsers name them, or * for all."""
+    return _named(_ORIGIN, "ORIGIN", "must be as https://chat.example.com, without a path, or *")
+
+
+def host_names() -> Kind:
+    """One or several names of this server, without a port; *.example.com for all below one."""
+    return _named(_HOST, "HOST", "must be a name without a port, or *. and a name")
+
+
+def _named(shape: re.Pattern[str], metavar: str, wanted: str) -> Kind:
+    def parse(raw: object) -> tuple[str, ...]:
+        words = tuple(word.lower() for word in _words(raw))
+        if not all(shape.fullmatch(word) for word in words):
+            raise ValueError(wanted)
+        return words
+
+    return Kind(parse, metavar, many=True)
 
 
 def secrets() -> Kind:

@@ -16,7 +16,9 @@ from gateway.setting_kinds import (
     device_name,
     flag,
     host_name,
+    host_names,
     number,
+    origins,
     path,
     seconds,
     secrets,
@@ -93,6 +95,14 @@ class Settings:
     api_key: tuple[Secret, ...] = _setting(
         (), secrets(), "Key a client must send; repeat for several", group="server"
     )
+    cors_origin: tuple[str, ...] = _setting(
+        (), origins(), "Origin whose web pages may call; repeat for several; *: any page",
+        group="server",
+    )  # fmt: skip
+    allowed_host: tuple[str, ...] = _setting(
+        (), host_names(), "Host name to serve, and no other; repeat for several, *.name: all below",
+        group="server",
+    )  # fmt: skip
     metrics_public: bool = _setting(
         default=False,
         kind=flag(),

@@ -95,7 +95,8 @@ def test_bad_files_are_refused(yaml_file, text):
 
 
 TEXT_SETTINGS = [
-    "api_key", "device", "dtype", "engine", "host", "log_level", "model_dir", "served_model_name",
+    "allowed_host", "api_key", "cors_origin", "device", "dtype", "engine", "host", "log_level",
+    "model_dir", "served_model_name",
 ]  # fmt: skip
 
 
@@ -181,6 +182,33 @@ def test_a_step_must_leave_room_for_a_prompt():
         read({"max_running": "509"})
     most = read({"max_running": "508"})
     Limits(2048, most.max_running, most.max_step_tokens, 16, 128, 1000)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"cors_origin": ["https://chat.example.com/app"]}, "without a path"),
+        ({"cors_origin": ["chat.example.com"]}, "without a path"),
+        ({"cors_origin": ["null"]}, "without a path"),
+        ({"cors_origin": ["*"]}, "without an API key"),
+        ({"allowed_host": ["api.example.com:443"]}, "without a port"),
+        ({"allowed_host": ["*"]}, "without a port"),
+        ({"allowed_host": ["a.*.com"]}, "without a port"),
+    ],
+)
+def test_impossible_origins_and_hosts_are_refused(flags, words):
+    """Each would match no browser and no request, or everyone."""
+    with pytest.raises(ConfigError, match=words):
+        read(flags)
+
+
+def test_origins_and_hosts_are_taken_as_browsers_write_them():
+    """In lower case, whatever the scheme; all of them with a key."""
+    origins = ["HTTP://Localhost:3000", "chrome-extension://abc", "http://[::1]:80"]
+    assert read({"cors_origin": origins}).cors_origin == tuple(map(str.lower, origins))
+    assert read({"cors_origin": ["*"], "api_key": ["k"]}).cors_origin == ("*",)
+    hosts = ["API.example.com", "*.example.org", "10.0.0.7", "fe80::1"]
+    assert read({"allowed_host": hosts}).allowed_host == tuple(map(str.lower, hosts))
 
 
 def test_no_refusal_quotes_a_secret():

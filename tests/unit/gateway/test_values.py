@@ -13,7 +13,7 @@ import gateway
 from engines.errors import EngineDied, ModelRejected
 from gateway.edge import canonical
 from gateway.exchange import Exchange, request_id
-from gateway.host_guard import check_host
+from gateway.host_guard import HostGuard
 from gateway.kv_budget import KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Phase
 from gateway.logs import JsonFormatter
@@ -48,6 +48,12 @@ def test_every_spelling_of_a_path_is_one_route(path, route):
     assert canonical(path) == route
 
 
+def check_host(*hosts, allowed=(), keyless=True, probe=False, version="1.1"):
+    headers = [(b"accept", b"x"), *((b"host", host.encode()) for host in hosts)]
+    scope = {"headers": headers, "http_version": version}
+    HostGuard(allowed, keyless=keyless).check(scope, probe=probe)
+
+
 @pytest.mark.parametrize(
     "host",
     ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7", "box", "box:80",
@@ -55,18 +61,58 @@ def test_every_spelling_of_a_path_is_one_route(path, route):
 )  # fmt: skip
 def test_private_hosts_are_served(host):
     """However a user of this machine spells it."""
-    check_host([(b"host", host.encode())])
+    check_host(host)
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com", "1.2.3"],
 )
-def test_public_hosts_are_refused_without_keys(host):
+@pytest.mark.parametrize("probe", [False, True])
+def test_public_hosts_are_refused_without_keys(host, probe):
     """They may be a web page's own name, pointed at this machine."""
     with pytest.raises(RequestRejected) as refusal:
-        check_host([(b"accept", b"x"), (b"host", host.encode())])
+        check_host(host, probe=probe)
     assert refusal.value.reply.status == 421
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [
+        ("api.example.com", True),
+        ("API.example.com.:443", True),
+        ("a.b.example.org", True),
+        ("example.org", False),
+        ("evilexample.org", False),
+        ("api.example.com.evil.net", False),
+        ("10.0.0.7", False),
+        ("box", False),
+        ("localhost:8000", True),
+        ("127.0.0.1", True),
+        ("[::1]:8000", True),
+        ("", False),
+    ],
+)
+def test_listed_hosts_are_served_and_no_others(host, served, keyless):
+    """With keys and without; this machine's own names need no listing."""
+    listed = {"allowed": ("api.example.com", "*.example.org"), "keyless": keyless}
+    check_host(host, **listed, probe=True)
+    if served:
+        check_host(host, **listed)
+        return
+    with pytest.raises(RequestRejected) as refusal:
+        check_host(host, **listed)
+    assert (refusal.value.reply.status, refusal.value.reply.code) == (421, "host_not_allowed")
+
+
+@pytest.mark.parametrize("hosts", [(), ("localhost", "localhost")])
+def test_a_missing_or_doubled_host_is_malformed(hosts):
+    """Two parties on the way could read two different ones."""
+    with pytest.raises(RequestRejected) as refusal:
+        check_host(*hosts)
+    assert (refusal.value.reply.status, refusal.value.reply.code) == (400, "malformed_http")
+    check_host(version="1.0")
 
 
 @pytest.mark.parametrize("given", [b"abc", b"A-1._z", b"x" * 128])

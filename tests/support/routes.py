@@ -1,0 +1,47 @@
+"""The routes of the application, read from the application: nobody keeps a second list."""
+
+import re
+from dataclasses import dataclass
+from time import monotonic
+
+from starlette.routing import Route
+
+from gateway.app import create_app
+from gateway.lifecycle import Lifecycle
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """One method of one route."""
+
+    method: str
+    path: str
+
+    def __str__(self):
+        return f"{self.method} {self.path}"
+
+
+def api_routes():
+    """Every method of every route, in the order of the application."""
+    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic)
+    return [
+        ApiRoute(method, route.path)
+        for route in _flat(edge._app.router.routes)
+        for method in sorted(route.methods - {"HEAD"})
+    ]
+
+
+def _flat(routes):
+    for route in routes:
+        if isinstance(route, Route):
+            yield route
+        else:  # how newer FastAPI keeps an included router
+            yield from _flat(route.original_router.routes)
+
+
+def filled(path, **values):
+    """The path with something for each of its parameters."""
+    fill = values.get("model", "some-id")
+    return re.sub(r"\{[a-z_]+(:path)?\}", fill, path)
