@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from engines.api import Engine, FinishReason, TokenEvent, TokenStream
+from engines.api import Engine, TokenEvent, TokenStream
 from gateway.admission import Admission, Ticket
 from gateway.exchange import Exchange
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
+from openai_compat.choice import Ending
 from openai_compat.job import Job
 
 Clock = Callable[[], float]
@@ -90,7 +91,7 @@ class Pulse:
             if event.tokens:
                 self._observe(request, event, now)
 
-    def finished(self, reason: FinishReason) -> None:
+    def finished(self, reason: Ending) -> None:
         """Note why a choice ended, as its client is told."""
         self._exchange.finishes.append(reason.value)
 

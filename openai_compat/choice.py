@@ -1,15 +1,26 @@
 """One choice of an answer: its tokens become text, up to a stop string or the engine's finish.
 
-Text and counts do not depend on how events were cut: where a stop string may match or logprobs
-are wanted, tokens are taken one by one.
+Text, parts and counts do not depend on how events were cut: where a stop string may match, logprobs
+are wanted or reasoning is counted, tokens are taken one by one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from engines.api import FinishReason, TokenEvent, TokenLogprobs
+from engines.api import TokenEvent, TokenLogprobs
 from engines.text.detokenizer import Detokenizer
 from engines.text.stop import StopMatcher
+from openai_compat.output.delta import Delta, Text
+from openai_compat.output.stage import ParseStage, Parsing
+
+
+class Ending(StrEnum):
+    """Why a choice ended, as clients are told."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,76 +34,125 @@ class TokenEntry:
 
 @dataclass(slots=True)
 class Piece:
-    """What became visible of a choice. Pieces add up: an answer is the sum of its pieces."""
+    """What became visible of a choice. Pieces add up: an answer is the sum of its pieces.
+
+    Without `deltas`, `text` is content. With them, they are all there is, and `text` is empty.
+    """
 
     text: str = ""
     entries: Sequence[TokenEntry] = ()
-    finish: FinishReason | None = None
+    finish: Ending | None = None
+    deltas: Sequence[Delta] | None = None
+
+    @property
+    def parts(self) -> Sequence[Delta]:
+        """The piece as deltas, in order."""
+        if self.deltas is not None:
+            return self.deltas
+        return (Text(self.text),) if self.text else ()
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
     """All pieces of one choice as one."""
+    parsed = any(piece.deltas is not None for piece in pieces)
     return Piece(
-        "".join([piece.text for piece in pieces]),
+        "" if parsed else "".join([piece.text for piece in pieces]),
         [entry for piece in pieces for entry in piece.entries],
         pieces[-1].finish if pieces else None,
+        [delta for piece in pieces for delta in piece.parts] if parsed else None,
     )
 
 
 class Choice:
-    """Folds the events of one choice. `completion_tokens` counts what the client is charged."""
+    """Folds the events of one choice. `completion_tokens` counts what the client is charged.
 
-    __slots__ = ("_detokenizer", "_matcher", "_offset", "completion_tokens", "finish")
+    `calls_end` is what a choice that called tools and stopped tells as its end.
+    """
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+    __slots__ = (
+        "_calls_end",
+        "_detokenizer",
+        "_matcher",
+        "_offset",
+        "_stage",
+        "completion_tokens",
+        "finish",
+        "reasoning_tokens",
+    )
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stops: Sequence[str],
+        parsing: Parsing | None = None,
+        *,
+        calls_end: Ending = Ending.TOOL_CALLS,
+    ) -> None:
         self._detokenizer = detokenizer
         self._matcher = StopMatcher(stops) if stops else None
+        self._stage = ParseStage(parsing) if parsing is not None else None
+        self._calls_end = calls_end
         self._offset = 0
         self.completion_tokens = 0
-        self.finish: FinishReason | None = None
+        self.reasoning_tokens = 0
+        self.finish: Ending | None = None
 
     def feed(self, event: TokenEvent) -> Piece:
         """The piece that an event adds. Not to be called after `finish` is set."""
         tokens, finish = event.tokens, event.finish
         if finish is not None and finish.stop_token is not None:
             tokens = tokens[:-1]  # a stop token is charged, never shown
-        if self._matcher is None and event.logprobs is None:
-            piece = Piece(self._detokenizer.feed(tokens))
-            self.completion_tokens += len(tokens)
-        else:
+        if self._takes_each(event):
             piece = self._take_each(tokens, event.logprobs)
+        else:
+            piece = self._show(self._detokenizer.feed(tokens))
+            self.completion_tokens += len(tokens)
         if finish is not None and self.finish is None:
             self.completion_tokens += len(event.tokens) - len(tokens)
-            piece.text += self._end(finish.reason)
+            rest = self._show(self._detokenizer.finish(), last=Ending(finish.reason.value))
+            piece = joined((piece, rest))
         piece.finish = self.finish
         return piece
 
+    def _takes_each(self, event: TokenEvent) -> bool:
+        if self._matcher is not None or event.logprobs is not None:
+            return True
+        return self._stage is not None and self._stage.token_by_token
+
     def _take_each(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> Piece:
-        text, entries = "", []
+        pieces, entries = [], []
         for place, token in enumerate(tokens):
             self.completion_tokens += 1
             if logprobs is not None:
                 entries.append(TokenEntry(token, logprobs[place], self._offset))
             spelled = self._detokenizer.feed((token,))
             self._offset += len(spelled)
-            text += self._show(spelled)
+            pieces.append(self._show(spelled))
+            if self._stage is not None:
+                self.reasoning_tokens += self._stage.thinking
             if self.finish is not None:
                 break
-        return Piece(text, entries)
+        piece = joined(pieces)
+        piece.entries = entries
+        return piece
 
-    def _show(self, text: str) -> str:
-        """The part of new text that may be shown; ends the choice when a stop string matches."""
-        if self._matcher is None:
-            return text
-        shown = self._matcher.feed(text)
-        if self._matcher.matched is not None:
-            self.finish = FinishReason.STOP
-        return shown
+    def _show(self, text: str, *, last: Ending | None = None) -> Piece:
+        """The piece of new text; with `last`, also what is held back, and the end.
 
-    def _end(self, reason: FinishReason) -> str:
-        """The text still held back by half a character or a possible stop string."""
-        text = self._show(self._detokenizer.finish())
-        if self.finish is None:
-            self.finish = reason
-            text += self._matcher.flush() if self._matcher is not None else ""
-        return text
+        A stop string that matches ends the choice, and so does a single call that is complete.
+        """
+        if self._matcher is not None:
+            text = self._matcher.feed(text)
+            if self._matcher.matched is not None:
+                last = Ending.STOP
+            elif last is not None:
+                text += self._matcher.flush()
+        if self._stage is None:
+            piece = Piece(text)
+        else:
+            piece = Piece(deltas=self._stage.feed(text, last=last is not None))
+            last = Ending.STOP if self._stage.ended else last
+        if last is not None:
+            called = self._stage is not None and self._stage.called
+            self.finish = self._calls_end if called and last is Ending.STOP else last
+        return piece

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from engines.api import FinishReason, GenerationRequest, TokenEvent
+from engines.api import GenerationRequest, TokenEvent
+from openai_compat.choice import Ending
+from openai_compat.conversation.ask import Constraint
 from openai_compat.errors import ErrorReply
 
 
@@ -15,7 +17,7 @@ class Rendered(NamedTuple):
 
     frames: bytes
     ended: tuple[int, ...] = ()  # choices of that request whose stop string matched
-    finish: FinishReason | None = None  # why the event's choice ended, as the client is told
+    finish: Ending | None = None  # why the event's choice ended, as the client is told
 
 
 class Renderer(Protocol):
@@ -31,7 +33,7 @@ class Renderer(Protocol):
         """Render one event of `requests[request]`; events after a choice's end are ignored."""
 
     def finish(self) -> bytes:
-        """The usage frame, when asked for, and `[DONE]`."""
+        """The frames after the last choice has ended: usage, when asked for, and the end."""
 
     def fail(self, error: ErrorReply) -> bytes:
         """The nested error as an SSE event. The connection is aborted after it, never ended."""
@@ -50,6 +52,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,4 @@ class Job:
     renderer: Renderer
     stream: bool
     ignored: tuple[str, ...] = ()  # unknown body fields as the client spelled them
+    constraint: Constraint | None = None  # to be compiled on trial before anything starts

@@ -7,12 +7,11 @@ JSON looks like is the business of a `Shape`.
 from collections.abc import Sequence
 from typing import Protocol
 
-from engines.api import FinishReason, GenerationRequest, TokenEvent
-from openai_compat.choice import Choice, Piece, joined
+from engines.api import GenerationRequest, TokenEvent
+from openai_compat.choice import Choice, Ending, Piece, joined
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Rendered, Usage
 from openai_compat.options import Options
-from openai_compat.sse import DONE, error_event
 
 _NOTHING = Rendered(b"")
 
@@ -26,11 +25,14 @@ class Shape(Protocol):
     def piece(self, index: int, piece: Piece) -> bytes:
         """The frame of new text or logprobs of one choice."""
 
-    def closing(self, index: int, reason: FinishReason) -> bytes:
+    def closing(self, index: int, reason: Ending) -> bytes:
         """The frame that says why a choice ended."""
 
-    def usage(self, usage: Usage) -> bytes:
-        """The last frame before `[DONE]`, where one was asked for."""
+    def ending(self, usage: Usage) -> bytes:
+        """The frames after every choice has ended, the terminal one last."""
+
+    def failure(self, error: ErrorReply) -> bytes:
+        """The frames of a stream that fails; the connection is cut after them."""
 
     def answer(self, pieces: Sequence[Piece], usage: Usage) -> bytes:
         """The whole JSON body of a call that does not stream."""
@@ -42,7 +44,6 @@ class EventRenderer:
     __slots__ = (
         "_cached",
         "_choices",
-        "_include_usage",
         "_n",
         "_pieces",
         "_prompt_tokens",
@@ -61,7 +62,6 @@ class EventRenderer:
         self._n = options.n
         self._prompt_tokens = sum(len(request.prompt) for request in requests)
         self._cached = [0] * len(requests)
-        self._include_usage = options.include_usage
         self._pieces: list[list[Piece]] | None = None if options.stream else [[] for _ in choices]
 
     def begin(self) -> bytes:
@@ -85,10 +85,10 @@ class EventRenderer:
 
     def finish(self) -> bytes:
         self._check_ended()
-        return (self._shape.usage(self.usage) if self._include_usage else b"") + DONE
+        return self._shape.ending(self.usage)
 
     def fail(self, error: ErrorReply) -> bytes:
-        return error_event(error)
+        return self._shape.failure(error)
 
     def fold(self) -> bytes:
         self._check_ended()
@@ -99,10 +99,12 @@ class EventRenderer:
     @property
     def usage(self) -> Usage:
         completion = sum(choice.completion_tokens for choice in self._choices)
-        return Usage(self._prompt_tokens, completion, sum(self._cached))
+        reasoning = sum(choice.reasoning_tokens for choice in self._choices)
+        return Usage(self._prompt_tokens, completion, sum(self._cached), reasoning)
 
     def _frames(self, index: int, piece: Piece) -> bytes:
-        frames = self._shape.piece(index, piece) if piece.text or piece.entries else b""
+        shown = piece.text or piece.entries or piece.deltas
+        frames = self._shape.piece(index, piece) if shown else b""
         if piece.finish is not None:
             frames += self._shape.closing(index, piece.finish)
         return frames

@@ -8,6 +8,7 @@ from engines.api import EngineInfo
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
 from openai_compat.logprobs import ChatLogprobs
+from openai_compat.output.model_syntax import ModelSyntax
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,14 @@ class ServedModel:
     stop_tokens: frozenset[int]  # end-of-text ids of the model
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    syntax: ModelSyntax = field(default_factory=ModelSyntax)
     chat_logprobs: ChatLogprobs = field(init=False, repr=False, compare=False)
+    spelled_tokens: frozenset[int] = field(init=False, repr=False, compare=False)  # markup
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chat_logprobs", ChatLogprobs(self.tokenizer))
+        found = (self.tokenizer.token_id(marker) for marker in self.syntax.specials)
+        object.__setattr__(self, "spelled_tokens", frozenset(t for t in found if t is not None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ _MAX_OPEN = 4  # no character needs more tokens than it has bytes
 
 
 class Detokenizer(Protocol):
-    """Feed tokens in order, then finish once."""
+    """Feed tokens in order, then finish. Feeding may go on after it: the text was cut there."""
 
     def feed(self, tokens: Sequence[int]) -> str:
         """The text that became certain with these tokens; may be empty."""
@@ -103,3 +103,29 @@ class WindowDetokenizer:
             self._settled_text = text
         self._open = []
         return new
+
+
+class SpellingDetokenizer:
+    """Spells out some special tokens, and leaves the text between them to another decoder.
+
+    A special token ends what was open before it: no character reaches across.
+    """
+
+    __slots__ = ("_decoder", "_texts")
+
+    def __init__(self, decoder: Detokenizer, texts: Mapping[int, str]) -> None:
+        self._decoder = decoder
+        self._texts = texts
+
+    def feed(self, tokens: Sequence[int]) -> str:
+        if not any(token in self._texts for token in tokens):
+            return self._decoder.feed(tokens)
+        return "".join([self._feed_one(token) for token in tokens])
+
+    def finish(self) -> str:
+        return self._decoder.finish()
+
+    def _feed_one(self, token: int) -> str:
+        spelled = self._texts.get(token)
+        # What was open is settled, and the decoder goes on with its neighbours in mind.
+        return self._decoder.feed((token,)) if spelled is None else self._decoder.finish() + spelled

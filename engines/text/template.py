@@ -8,14 +8,20 @@ conversation by `raise_exception` (the client's fault, with the template's own w
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
+import jinja2.meta
 
 from engines.errors import ModelRejected
 from engines.text.model_files import read_object, read_text
 from engines.text.sandbox import MAX_CHARS, ClientFault, TemplateSandbox, with_budget
 
 Message = Mapping[str, object]
+
+_PROVIDED = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
+)
 
 # Marks that no template contains, and a conversation with system messages where a careless
 # template loses or refuses them.
@@ -43,10 +49,15 @@ class ChatTemplate:
 
     def __init__(self, source: str, named_tokens: Mapping[str, str]) -> None:
         self._named_tokens = dict(named_tokens)
+        self.source = source
+        sandbox = TemplateSandbox()
         try:
-            self._template = TemplateSandbox().from_string(source)
+            self._template = sandbox.from_string(source)
+            asked = jinja2.meta.find_undeclared_variables(sandbox.parse(source))
         except (jinja2.TemplateError, RecursionError) as error:
             raise ModelRejected(f"the chat template does not compile: {error}") from error
+        # What a client may set: variables the template reads and nobody else provides.
+        self.variables = frozenset(asked) - _PROVIDED - set(sandbox.globals) - set(named_tokens)
         self.keeps_scattered_system = self._keeps(_SCATTERED_SYSTEM, _MARKS)
 
     @classmethod
@@ -75,10 +86,15 @@ class ChatTemplate:
         now: int,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
+        extra: Mapping[str, object] = MappingProxyType({}),
     ) -> str:
-        """The prompt text; `now` (unix seconds, UTC) is the time `strftime_now` tells."""
+        """The prompt text; `now` (unix seconds, UTC) is the time `strftime_now` tells.
+
+        `extra` are values for some of `variables`.
+        """
         variables = with_budget(
             {
+                **extra,
                 **self._named_tokens,
                 "messages": messages,
                 "tools": tools,

@@ -18,7 +18,7 @@ from pathlib import Path
 import tokenizers
 
 from engines.errors import ModelRejected
-from engines.text.detokenizer import Detokenizer
+from engines.text.detokenizer import Detokenizer, SpellingDetokenizer
 from engines.text.model_files import read_object, read_text
 from engines.text.spelling import ByteLevelSpelling, ContextualSpelling, Spelling
 
@@ -82,9 +82,20 @@ class Tokenizer:
         """The text of tokens, special ones left out."""
         return self._backend.decode(list(tokens), skip_special_tokens=True)
 
-    def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
-        """A fresh incremental decoder; `after` are tokens that the text goes on from."""
-        return self._spelling.detokenizer(after)
+    def detokenizer(
+        self, after: Sequence[int] = (), *, spelled: frozenset[int] = frozenset()
+    ) -> Detokenizer:
+        """A fresh incremental decoder; `after` are tokens that the text goes on from.
+
+        Special tokens among `spelled` become their own text, where others become nothing.
+        """
+        decoder = self._spelling.detokenizer(after)
+        texts = {token: self.token_text(token) for token in spelled & self.special_tokens}
+        return SpellingDetokenizer(decoder, texts) if texts else decoder
+
+    def decode_spelled(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones spelled out."""
+        return self._backend.decode(list(tokens), skip_special_tokens=False)
 
     def token_text(self, token: int) -> str:
         """What one token spells in the middle of a text; half a character is U+FFFD."""

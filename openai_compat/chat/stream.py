@@ -4,26 +4,37 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engines.api import FinishReason
-from openai_compat.choice import Piece
+from openai_compat.choice import Ending, Piece
+from openai_compat.errors import ErrorReply
 from openai_compat.identity import Identity
 from openai_compat.job import Usage
 from openai_compat.logprobs import ChatLogprobs
-from openai_compat.sse import event, json_bytes, split_event
+from openai_compat.output.delta import CallArguments, CallBegin, CallEnd, Delta, Reasoning, Text
+from openai_compat.output.fold import Call, fold
+from openai_compat.sse import DONE, error_event, event, json_bytes, split_event
 from openai_compat.usage import usage_object
 
 _TEXT = "\0text"
+REASONING_FIELDS = ("reasoning_content", "reasoning")  # DeepSeek's name, and OpenRouter's
 
 
 class ChatShape:
-    """Implements `render.Shape`."""
+    """Implements `render.Shape`. `reasoning` names the fields that tell it; with none it is cut."""
 
-    __slots__ = ("_heads", "_identity", "_include_usage", "_logprobs", "_tail")
+    __slots__ = ("_heads", "_identity", "_include_usage", "_logprobs", "_reasoning", "_tail")
 
-    def __init__(self, identity: Identity, logprobs: ChatLogprobs, *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        logprobs: ChatLogprobs,
+        *,
+        include_usage: bool,
+        reasoning: tuple[str, ...] = REASONING_FIELDS[:1],
+    ) -> None:
         self._identity = identity
         self._logprobs = logprobs
         self._include_usage = include_usage
+        self._reasoning = reasoning
         self._heads: list[bytes] = []
         self._tail = b""
 
@@ -31,20 +42,31 @@ class ChatShape:
         for index in range(count):
             head, self._tail = split_event(self._chunk(index, {"content": _TEXT}), _TEXT)
             self._heads.append(head)
-        role = {"role": "assistant", "content": ""}
+        role: dict[str, object] = {"role": "assistant", "content": ""}
         return b"".join(event(self._chunk(index, role)) for index in range(count))
 
     def piece(self, index: int, piece: Piece) -> bytes:
-        if not piece.entries:
+        if piece.deltas is None and not piece.entries:
             return self._heads[index] + json_bytes(piece.text) + self._tail
+        wire = [told for delta in piece.parts if (told := self._told(delta)) is not None]
+        if not piece.entries:
+            return b"".join([event(self._chunk(index, delta)) for delta in wire])
+        # The log-probabilities of a piece go with its first frame.
+        first, *rest = wire or [{"content": ""}]
         logprobs = self._logprobs.write(piece.entries)
-        return event(self._chunk(index, {"content": piece.text}, logprobs=logprobs))
+        frames = [event(self._chunk(index, first, logprobs=logprobs))]
+        return b"".join(frames + [event(self._chunk(index, delta)) for delta in rest])
 
-    def closing(self, index: int, reason: FinishReason) -> bytes:
+    def closing(self, index: int, reason: Ending) -> bytes:
         return event(self._chunk(index, {}, reason=reason))
 
-    def usage(self, usage: Usage) -> bytes:
-        return event({**self._head(), "choices": [], "usage": usage_object(usage)})
+    def ending(self, usage: Usage) -> bytes:
+        if not self._include_usage:
+            return DONE
+        return event({**self._head(), "choices": [], "usage": usage_object(usage)}) + DONE
+
+    def failure(self, error: ErrorReply) -> bytes:
+        return error_event(error)
 
     def answer(self, pieces: Sequence[Piece], usage: Usage) -> bytes:
         head = self._head("chat.completion")
@@ -58,14 +80,48 @@ class ChatShape:
             }
         )
 
+    def _told(self, delta: Delta) -> dict[str, object] | None:
+        """A delta as the wire's `delta` object; None for what the wire does not tell.
+
+        Of a call, id, type and name come once; helpers that add deltas up would double them.
+        """
+        match delta:
+            case Text(text):
+                return {"content": text}
+            case Reasoning(text):
+                return dict.fromkeys(self._reasoning, text) or None
+            case CallBegin(index, name, id_):
+                function = {"name": name, "arguments": ""}
+                call = {"index": index, "id": id_, "type": "function", "function": function}
+                return {"tool_calls": [call]}
+            case CallArguments(index, text):
+                return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+            case CallEnd():
+                return None
+
     def _choice(self, index: int, piece: Piece) -> dict[str, object]:
         entries = piece.entries
         return {
             "index": index,
-            "message": {"role": "assistant", "content": piece.text, "refusal": None},
+            "message": self._message(piece),
             "logprobs": self._logprobs.write(entries) if entries else None,
             "finish_reason": piece.finish,
         }
+
+    def _message(self, piece: Piece) -> dict[str, object]:
+        if piece.deltas is None:
+            return {"role": "assistant", "content": piece.text, "refusal": None}
+        said = fold(piece.deltas)
+        message: dict[str, object] = {
+            "role": "assistant",
+            "content": said.content if said.content or not said.calls else None,
+            "refusal": None,
+        }
+        if said.reasoning:
+            message |= dict.fromkeys(self._reasoning, said.reasoning)
+        if said.calls:
+            message["tool_calls"] = [_call_object(call) for call in said.calls]
+        return message
 
     def _head(self, kind: str = "chat.completion.chunk") -> dict[str, object]:
         return {
@@ -79,13 +135,18 @@ class ChatShape:
     def _chunk(
         self,
         index: int,
-        delta: dict[str, str],
+        delta: dict[str, object],
         *,
         logprobs: msgspec.Raw | None = None,
-        reason: FinishReason | None = None,
+        reason: Ending | None = None,
     ) -> dict[str, object]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         chunk = {**self._head(), "choices": [choice]}
         if self._include_usage:
             chunk["usage"] = None
         return chunk
+
+
+def _call_object(call: Call) -> dict[str, object]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}

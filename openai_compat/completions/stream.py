@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from engines.api import FinishReason
 from engines.text.tokenizer import Tokenizer
-from openai_compat.choice import Piece
+from openai_compat.choice import Ending, Piece
+from openai_compat.errors import ErrorReply
 from openai_compat.identity import Identity
 from openai_compat.job import Usage
 from openai_compat.logprobs import legacy_logprobs
-from openai_compat.sse import event, json_bytes, split_event
+from openai_compat.sse import DONE, error_event, event, json_bytes, split_event
 from openai_compat.usage import usage_object
 
 _TEXT = "\0text"
@@ -50,11 +50,16 @@ class CompletionShape:
         logprobs = legacy_logprobs(piece.entries, self._tokenizer)
         return event(self._chunk(index, piece.text, logprobs=logprobs))
 
-    def closing(self, index: int, reason: FinishReason) -> bytes:
+    def closing(self, index: int, reason: Ending) -> bytes:
         return event(self._chunk(index, "", reason=reason))
 
-    def usage(self, usage: Usage) -> bytes:
-        return event({**self._head(), "choices": [], "usage": usage_object(usage)})
+    def ending(self, usage: Usage) -> bytes:
+        if not self._include_usage:
+            return DONE
+        return event({**self._head(), "choices": [], "usage": usage_object(usage)}) + DONE
+
+    def failure(self, error: ErrorReply) -> bytes:
+        return error_event(error)
 
     def answer(self, pieces: Sequence[Piece], usage: Usage) -> bytes:
         choices = [self._folded(index, piece) for index, piece in enumerate(pieces)]
@@ -83,7 +88,7 @@ class CompletionShape:
         text: str,
         *,
         logprobs: dict[str, object] | None = None,
-        reason: FinishReason | None = None,
+        reason: Ending | None = None,
     ) -> dict[str, object]:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         chunk = {**self._head(), "choices": [choice]}

@@ -1,0 +1,1 @@
+"""A conversation and what is asked of its next turn, whatever dialect it came in."""
