@@ -4,6 +4,7 @@ What this adds, each measured missing in uvicorn 0.54:
 
 - a request head has a size (httptools took a 64 MiB header) and a deadline, from the connection's
   first second and after every answer; so a half-open socket costs seconds, not for ever;
+- the same size holds for what is neither head nor body: trailers, and the lines between chunks;
 - bytes that still come for a body that was refused are counted, and end the connection;
 - what is not HTTP gets the nested error object, like every other refusal;
 - a client that leaves is noticed also when it has pipelined a second request, whatever its size;
@@ -63,9 +64,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # of the head being parsed
-        self._unfinished_bytes = 0  # received since the last complete head
+        self._unfinished_bytes = 0  # received without a complete head or any of a body since
         self._in_head = True
-        self._ends = 0  # of heads and of bodies seen so far
+        self._gains = 0  # complete heads, parts of bodies and ends of them so far
         self._discarded = 0
         self._deaf = False  # refused or cut: what still comes is for nobody
         self._running: RequestResponseCycle | None = None
@@ -101,14 +102,14 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        ends = self._ends
+        gains = self._gains
         self._unset_keepalive_if_required()
         rest = data
         while rest and not self._deaf:
             rest = self._parse(rest)
-        if self._ends == ends and self._in_head:  # all of it belongs to one unfinished head
-            self._unfinished_bytes += len(data)
-            self._check_head(self._unfinished_bytes)
+        # What gained nothing belongs to an unfinished head, trailer or line between chunks.
+        self._unfinished_bytes = self._unfinished_bytes + len(data) if self._gains == gains else 0
+        self._check_head(self._unfinished_bytes)
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser. What it has to be fed next: nothing, or a declined upgrade."""
@@ -133,8 +134,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
-        self._ends += 1
-        self._unfinished_bytes = 0
+        self._gains += 1
         if self._deaf or not self._check_head(self._head_bytes + len(self.url)):
             return
         if self.parser.should_upgrade():  # comes again as a plain request, see _parse
@@ -159,7 +159,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _check_head(self, size: int) -> bool:
         fits = size <= self._limits.head_bytes
         if not fits and not self.transport.is_closing():
-            message = f"The request head is larger than {self._limits.head_bytes} bytes."
+            message = f"A head or trailer is larger than {self._limits.head_bytes} bytes."
             self._refuse(RequestRejected(message, code="headers_too_large", status=431).reply)
         return fits
 
@@ -175,6 +175,7 @@ class BoundedConnection(HttpToolsProtocol):
     # -- a request's body and response
 
     def on_body(self, body: bytes) -> None:
+        self._gains += 1
         if self._deaf:
             return
         if self.cycle.response_complete:
@@ -190,7 +191,7 @@ class BoundedConnection(HttpToolsProtocol):
         if not self._deaf:
             super().on_message_complete()
         self._in_head, self._head_bytes, self._discarded = True, 0, 0
-        self._ends += 1
+        self._gains += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

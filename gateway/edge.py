@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.auth import Keyring
 from gateway.cross_origin import CrossOrigin
 from gateway.exchange import Exchange, Outcome, request_id
+from gateway.framing import check_framing
 from gateway.host_guard import HostGuard
 from gateway.lifecycle import draining
 from gateway.logs import log_fault, log_request
@@ -87,6 +88,7 @@ class Edge:
     def _admit(self, scope: Scope, exchange: Exchange) -> Response | None:
         """The answer where none of the application's is needed. Raises ApiError."""
         access, path = self._access, scope["path"]
+        check_framing(scope)
         access.hosts.check(scope, probe=path in PUBLIC)
         preflight = access.origins.preflight(scope)
         # Browsers ask with OPTIONS before they send the key; no route does anything for it.

@@ -30,7 +30,7 @@ class HostGuard:
         self._keyless = keyless
 
     def check(self, scope: Scope, *, probe: bool) -> None:
-        """Raise RequestRejected: 400 for a Host that is missing or doubled, 421 for a wrong one.
+        """Raise RequestRejected (421) for a name that is not served.
 
         A `probe` may come under any name where names are listed: an orchestrator calls by the
         address that it has just given.
@@ -57,15 +57,11 @@ def _refused(how: str) -> RequestRejected:
 
 
 def _host_of(scope: Scope) -> str | None:
-    """The one Host without its port, in lower case; None where HTTP/1.0 brings none."""
-    given: list[bytes] = [value for name, value in scope["headers"] if name == b"host"]
-    if len(given) > 1 or (not given and scope["http_version"] != "1.0"):
-        raise RequestRejected(
-            f"A request has exactly one Host header, this one {len(given)}.", code="malformed_http"
-        )
-    if not given:
+    """The Host without its port, in lower case; None where HTTP/1.0 brings none."""
+    given: bytes | None = next((value for name, value in scope["headers"] if name == b"host"), None)
+    if given is None:
         return None
-    host = given[0].decode("latin-1").lower()
+    host = given.decode("latin-1").lower()
     bare = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return bare.rstrip(".")
 

@@ -13,6 +13,7 @@ import gateway
 from engines.errors import EngineDied, ModelRejected
 from gateway.edge import canonical
 from gateway.exchange import Exchange, request_id
+from gateway.framing import check_framing
 from gateway.host_guard import HostGuard
 from gateway.kv_budget import KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Phase
@@ -48,10 +49,9 @@ def test_every_spelling_of_a_path_is_one_route(path, route):
     assert canonical(path) == route
 
 
-def check_host(*hosts, allowed=(), keyless=True, probe=False, version="1.1"):
+def check_host(*hosts, allowed=(), keyless=True, probe=False):
     headers = [(b"accept", b"x"), *((b"host", host.encode()) for host in hosts)]
-    scope = {"headers": headers, "http_version": version}
-    HostGuard(allowed, keyless=keyless).check(scope, probe=probe)
+    HostGuard(allowed, keyless=keyless).check({"headers": headers}, probe=probe)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,36 @@ def test_listed_hosts_are_served_and_no_others(host, served, keyless):
     assert (refusal.value.reply.status, refusal.value.reply.code) == (421, "host_not_allowed")
 
 
-@pytest.mark.parametrize("hosts", [(), ("localhost", "localhost")])
-def test_a_missing_or_doubled_host_is_malformed(hosts):
-    """Two parties on the way could read two different ones."""
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        ("1.1", []),
+        ("1.1", [(b"host", b"a"), (b"host", b"a")]),
+        ("1.0", [(b"host", b"a"), (b"host", b"b")]),
+        ("2.0", [(b"host", b"a")]),
+        ("1.0", [(b"transfer-encoding", b"chunked")]),
+        ("1.1", [(b"host", b"a"), (b"transfer-encoding", b"gzip, chunked")]),
+        ("1.1", [(b"host", b"a"), *[(b"transfer-encoding", b"chunked")] * 2]),
+    ],
+)
+def test_a_head_that_others_may_read_otherwise_is_malformed(version, headers):
+    """Two parties on the way could take it for two different requests."""
     with pytest.raises(RequestRejected) as refusal:
-        check_host(*hosts)
+        check_framing({"http_version": version, "headers": headers})
     assert (refusal.value.reply.status, refusal.value.reply.code) == (400, "malformed_http")
-    check_host(version="1.0")
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        ("1.0", []),
+        ("1.0", [(b"host", b"a")]),
+        ("1.1", [(b"host", b""), (b"transfer-encoding", b"Chunked ")]),
+    ],
+)
+def test_a_plain_head_passes(version, headers):
+    """Also the old and the empty."""
+    check_framing({"http_version": version, "headers": headers})
 
 
 @pytest.mark.parametrize("given", [b"abc", b"A-1._z", b"x" * 128])
