@@ -92,11 +92,23 @@ class GenerationRequest:
     priority: int = 0  # lower is served earlier; waiting ages it
     cache_salt: bytes = b""  # prefixes are shared only within one salt
     pooled: bool = False  # wants the prompt's pooled hidden state; its one token means nothing
+    second: int = 0  # where the second text of a pair begins, for encoders; 0: there is one text
 
     @property
     def needs_every_row(self) -> bool:
         """Whether no part of the prompt may come from the prefix cache."""
         return self.pooled or self.sampling.prompt_logprobs is not None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """One prompt that is to become one vector; a pair of texts, where `second` says where."""
+
+    id: RequestId
+    prompt: tuple[int, ...]
+    second: int = 0  # where the second text of the pair begins; 0: there is one text
+    priority: int = 0  # as in GenerationRequest
+    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +149,14 @@ class TokenEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Embeds:
+    """The vectors an engine makes of prompts."""
+
+    size: int
+    normalised: bool  # to length 1
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine serves; constant from the end of `start`."""
 
@@ -147,6 +167,9 @@ class EngineInfo:
     num_blocks: int
     max_running: int  # sequences in one step
     capabilities: frozenset[Capability] = frozenset()
+    generates: bool = True  # else its requests are all pooled
+    embeds: Embeds | None = None
+    ranks: bool = False  # a pooled pair of texts gives one logit: how well the second fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,4 +218,14 @@ class Engine(Protocol):
         """Let running requests end for at most `grace_s` seconds, fail the rest, free all.
 
         Raises EngineDied when the device does not come back from its last step.
+        """
+
+
+class Embedder(Protocol):
+    """Anything that turns prompts into vectors: embeddings, or the one logit of a ranked pair."""
+
+    async def embed(self, request: EmbeddingRequest) -> Sequence[float]:
+        """The vector of a prompt; cancelling frees what the request holds within one step.
+
+        Raises what `Engine.generate` and its stream raise.
         """

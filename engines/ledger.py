@@ -12,6 +12,7 @@ position); temperature 0 or top_k 1 takes the hash itself; top_p and min_p cut n
 distribution.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from engines.api import Sampling
 from engines.step import Int32Array, LaneStart, StepPlan, StepResult
 
+VECTOR_SIZE = 16
 _MASK = (1 << 64) - 1
 _Word = npt.NDArray[np.uint64]
 
@@ -86,6 +88,22 @@ def ledger_tokens(
     return log[len(prompt) :]
 
 
+def ledger_vector(prompt: Sequence[int]) -> list[float]:
+    """The vector that the ledger gives for a prompt: the oracle of pooled requests."""
+    before = state = 0
+    for position, token in enumerate(prompt):
+        before = _fingerprint(token, position, before)
+        state = (state + _mix(before ^ position)) & _MASK
+    return vector_of(state)
+
+
+def vector_of(state: int) -> list[float]:
+    """A direction of length 1 that stands for the hash of a sequence's slots."""
+    raw = [_mix(state + place) / (_MASK >> 1) - 1 for place in range(VECTOR_SIZE)]
+    length = math.sqrt(sum(value * value for value in raw))
+    return [value / length for value in raw]
+
+
 class LedgerRunner:
     """A StepRunner. `first` is the lowest token it may say; `step_s` makes each step take time."""
 
@@ -116,7 +134,14 @@ class LedgerRunner:
             self._sample(lane, state)
             for lane, state in zip(plan.sample_lanes.tolist(), states, strict=True)
         ]
-        return StepResult(np.array(tokens, np.int32))
+        vectors = {
+            index: vector_of(state)
+            for index, (lane, state) in enumerate(
+                zip(plan.sample_lanes.tolist(), states, strict=True)
+            )
+            if self._lanes[lane].start.pooled
+        }
+        return StepResult(np.array(tokens, np.int32), vectors=vectors)
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, StepResult):

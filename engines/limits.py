@@ -59,7 +59,7 @@ class Limits:
             raise InvalidRequest(
                 f"a prompt token is outside the vocabulary of {self.vocab_size}", param="prompt"
             )
-        self._check_length(len(request.prompt), request.sampling.max_tokens)
+        self._check_length(request)
         self._check_sampling(request.sampling)
         if not 1 <= request.n <= self.max_running:
             raise CapacityExceeded(
@@ -86,17 +86,19 @@ class Limits:
         if not all(map(math.isfinite, values)):
             raise InvalidRequest("sampling values must be finite", param="sampling")
 
-    def _check_length(self, prompt: int, max_tokens: int) -> None:
+    def _check_length(self, request: GenerationRequest) -> None:
+        prompt, max_tokens = len(request.prompt), request.sampling.max_tokens
         if max_tokens < 1:
             raise InvalidRequest(f"max_tokens is {max_tokens}, must be >= 1", param="max_tokens")
-        total = prompt + max_tokens
+        said = 0 if request.pooled else max_tokens  # a pooled request's token needs no room
+        total = prompt + said
         if total > self.max_context:
             raise ContextOverflow(
-                f"{prompt} prompt tokens + max_tokens {max_tokens} = {total}; "
+                f"{prompt} prompt tokens + max_tokens {said} = {total}; "
                 f"the context is {self.max_context} tokens",
                 param="prompt",
             )
-        blocks = self.blocks_for(total - 1)  # the last token is said, never computed
+        blocks = self.blocks_for(max(prompt, total - 1))  # the last token is said, never computed
         if blocks > self.num_blocks:
             raise CapacityExceeded(
                 f"{total} tokens need {blocks} KV blocks of {self.block_size}; "

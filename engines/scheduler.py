@@ -381,6 +381,7 @@ def _lane_start(sequence: Sequence) -> LaneStart:
         prompt=request.prompt,
         generated=sequence.log[sequence.prompt_len :].tolist(),
         pooled=request.pooled,
+        second=request.second,
     )
 
 

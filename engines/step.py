@@ -48,6 +48,7 @@ class LaneStart:
     prompt: Sequence[int]
     generated: Sequence[int] = ()
     pooled: bool = False  # its sample wants the pooled hidden state of all its rows
+    second: int = 0  # where the second text of a pair begins; 0: there is one text
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from engines.api import (
     RequestId,
     TokenEvent,
 )
+from engines.embedding import check_purpose
 from engines.errors import (
     EngineDied,
     EngineError,
@@ -117,6 +118,7 @@ class SteppedEngine:
         if self._refusal is not None:
             kind, message = self._refusal
             raise kind(message)
+        check_purpose(request, self._info)
         self._limits.check(request)
         missing = sorted(needed(request.sampling) - self._info.capabilities)
         if missing:
