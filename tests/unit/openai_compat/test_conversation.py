@@ -10,7 +10,9 @@ from tests.support.tokenizers import CALL, CHATML, served_model
 
 HELLO = {"role": "user", "content": "hello"}
 TOOLS = (Tool("f", "does", {"type": "object"}), Tool("g"))
-LISTING = "{% for tool in tools or [] %}[{{ tool.function.name }} {{ tool.function.parameters }}]{% endfor %}"
+LISTING = (
+    "{% for t in tools or [] %}[{{ t.function.name }} {{ t.function.parameters }}]{% endfor %}"
+)
 
 
 def prompt(*messages, template=CHATML, **fields):
