@@ -9,18 +9,20 @@ alone.
 It is the engine of the scheduler's tests and of load tests (`--engine ledger`). Every token of its
 vocabulary is equally likely: a temperature above zero draws with noise keyed by (seed, choice,
 position); temperature 0 or top_k 1 takes the hash itself; top_p and min_p cut nothing from a flat
-distribution.
+distribution. Guides and grammars leave it fewer tokens to choose among, as they do any runner.
 """
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.api import Sampling
+from engines.guides.bits import Row, tokens_of
+from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import Int32Array, LaneStart, StepPlan, StepResult
 
 VECTOR_SIZE = 16
@@ -56,36 +58,64 @@ def _fingerprint(token: int, position: int, before: int) -> int:
     return _mix(before ^ _mix(token * 0x10001 + position))
 
 
-def _choose(state: int, lane: _Lane, first: int, vocab_size: int) -> int:
-    """The token that follows a sequence whose slots hash to `state`."""
-    sampling = lane.start.sampling
-    if sampling.temperature > 0 and sampling.top_k != 1:
-        state = _mix(state ^ _mix(sampling.seed & _MASK) ^ lane.start.choice)
-    banned = sampling.stop_tokens if lane.generated < sampling.min_tokens else frozenset()
-    token = first + state % (vocab_size - first)
-    while token in banned:
-        state = _mix(state)
-        token = first + state % (vocab_size - first)
-    return token
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """What the ledger may say at all: the tokens from `first` to the end of the vocabulary."""
+
+    first: int
+    vocab_size: int
+
+    def choose(self, state: int, lane: _Lane, row: Row | None, banned: Iterable[int]) -> int:
+        """The token that follows a sequence whose slots hash to `state`.
+
+        `row` is what a mask leaves, and wins over `first` and the bans where it leaves only those.
+        """
+        sampling = lane.start.sampling
+        if sampling.temperature > 0 and sampling.top_k != 1:
+            state = _mix(state ^ _mix(sampling.seed & _MASK) ^ lane.start.choice)
+        avoided = set(banned)
+        if lane.generated < sampling.min_tokens:
+            avoided |= sampling.stop_tokens
+        if row is not None or 2 * len(avoided) > self.vocab_size - self.first:
+            return self._from_row(state, row, avoided)
+        token = self.first + state % (self.vocab_size - self.first)
+        while token in avoided:
+            state = _mix(state)
+            token = self.first + state % (self.vocab_size - self.first)
+        return token
+
+    def _from_row(self, state: int, row: Row | None, avoided: set[int]) -> int:
+        left = np.arange(self.vocab_size) if row is None else tokens_of(row, self.vocab_size)
+        said = left[(left >= self.first) & ~np.isin(left, list(avoided))]
+        among = said if len(said) else left
+        return int(among[state % len(among)])
 
 
 def ledger_tokens(
-    prompt: Sequence[int], sampling: Sampling, *, vocab_size: int, choice: int = 0, first: int = 0
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    vocab_size: int,
+    choice: int = 0,
+    first: int = 0,
+    grammars: Grammars | None = None,
 ) -> list[int]:
     """All tokens that the ledger gives for a prompt, stop or length included: the oracle."""
     lane = _Lane(LaneStart(0, choice, sampling, prompt), 0)
+    sampler = _Sampler(LaneGuides(vocab_size, grammars), _Voice(first, vocab_size))
+    sampler.start(lane.start)
     log = list(prompt)
     before = state = 0
     for position in range(len(prompt) + sampling.max_tokens):
         if position == len(log):
-            token = _choose(state, lane, first, vocab_size)
-            lane.generated += 1
-            log.append(token)
-            if token in sampling.stop_tokens or lane.generated == sampling.max_tokens:
+            result = sampler.sample(np.zeros(1, np.int64), [state])
+            log += [int(result.tokens[0]), *result.forced.get(0, ())]
+            stopped = int(result.tokens[0]) in sampling.stop_tokens
+            if stopped or len(log) >= len(prompt) + sampling.max_tokens:
                 break
         before = _fingerprint(log[position], position, before)
         state = (state + _mix(before ^ position)) & _MASK
-    return log[len(prompt) :]
+    return log[len(prompt) : len(prompt) + sampling.max_tokens]
 
 
 def ledger_vector(prompt: Sequence[int]) -> list[float]:
@@ -104,6 +134,46 @@ def vector_of(state: int) -> list[float]:
     return [value / length for value in raw]
 
 
+class _Sampler:
+    """Chooses for lanes, and knows how far each is."""
+
+    def __init__(self, guides: LaneGuides, voice: _Voice) -> None:
+        self._guides = guides
+        self._voice = voice
+        self._lanes: dict[int, _Lane] = {}
+
+    def start(self, start: LaneStart) -> None:
+        """A sequence takes a lane."""
+        self._lanes[start.lane] = _Lane(start, len(start.generated))
+        self._guides.start(start)
+
+    def sample(self, lanes: npt.NDArray[np.int64], states: list[int]) -> StepResult:
+        """One token for each lane from the hash of its slots, with what the guides make of it."""
+        rows: dict[int, Row] = {}
+        bans: dict[int, list[int]] = {}
+        if (masks := self._guides.masks(lanes)) is not None:
+            rows = dict(zip(masks.samples.tolist(), masks.rows, strict=True))
+        for sample, token in zip(*(self._guides.banned(lanes) or ((), ())), strict=True):
+            bans.setdefault(int(sample), []).append(int(token))
+        tokens = np.zeros(len(lanes), np.int32)
+        for sample, (number, state) in enumerate(zip(lanes.tolist(), states, strict=True)):
+            lane = self._lanes[number]
+            tokens[sample] = self._voice.choose(state, lane, rows.get(sample), bans.get(sample, ()))
+            lane.generated += 1
+        steered = self._guides.advance(lanes, tokens)
+        for sample, forced in steered.forced.items():
+            self._lanes[int(lanes[sample])].generated += len(forced)
+        return StepResult(tokens, forced=steered.forced, failed=steered.failed)
+
+    def pooled(self, lane: int) -> bool:
+        """Whether a lane wants a vector."""
+        return self._lanes[lane].start.pooled
+
+    def clear(self) -> None:
+        """Forget all lanes."""
+        self._lanes.clear()
+
+
 class LedgerRunner:
     """A StepRunner. `first` is the lowest token it may say; `step_s` makes each step take time."""
 
@@ -115,33 +185,28 @@ class LedgerRunner:
         vocab_size: int,
         first: int = 0,
         step_s: float = 0,
+        grammars: Grammars | None = None,
     ) -> None:
         self._slots = np.zeros(num_blocks * block_size, np.uint64)
         self._block_size = block_size
-        self._vocab_size = vocab_size
-        self._first = first
         self._step_s = step_s
-        self._lanes: dict[int, _Lane] = {}
+        guides = LaneGuides(vocab_size, grammars)
+        self._sampler = _Sampler(guides, _Voice(first, vocab_size))
 
     def launch(self, plan: StepPlan) -> StepResult:
         for start in plan.starts:
-            self._lanes[start.lane] = _Lane(start, len(start.generated))
+            self._sampler.start(start)
         for source, target in plan.copies:
             self._block(target)[:] = self._block(source)
         self._write(plan)
         states = self._read(plan)
-        tokens = [
-            self._sample(lane, state)
-            for lane, state in zip(plan.sample_lanes.tolist(), states, strict=True)
-        ]
+        lanes = plan.sample_lanes.astype(np.int64)
         vectors = {
             index: vector_of(state)
-            for index, (lane, state) in enumerate(
-                zip(plan.sample_lanes.tolist(), states, strict=True)
-            )
-            if self._lanes[lane].start.pooled
+            for index, (lane, state) in enumerate(zip(lanes.tolist(), states, strict=True))
+            if self._sampler.pooled(lane)
         }
-        return StepResult(np.array(tokens, np.int32), vectors=vectors)
+        return replace(self._sampler.sample(lanes, states), vectors=vectors)
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, StepResult):
@@ -151,16 +216,10 @@ class LedgerRunner:
         return ticket
 
     def close(self) -> None:
-        self._lanes.clear()
+        self._sampler.clear()
 
     def _block(self, block: int) -> _Word:
         return self._slots[block * self._block_size : (block + 1) * self._block_size]
-
-    def _sample(self, number: int, state: int) -> int:
-        lane = self._lanes[number]
-        token = _choose(state, lane, self._first, self._vocab_size)
-        lane.generated += 1
-        return token
 
     def _write(self, plan: StepPlan) -> None:
         """Fingerprints of all rows, in order: a row may follow one of the same step."""

@@ -75,6 +75,12 @@ class Limits:
             raise InvalidRequest(
                 f"logprobs is {sampling.logprobs}, must be 0 to {most}", param="logprobs"
             )
+        if sampling.prompt_logprobs is not None and not 0 <= sampling.prompt_logprobs <= most:
+            raise InvalidRequest(
+                f"prompt_logprobs is {sampling.prompt_logprobs}, must be 0 to {most}",
+                param="prompt_logprobs",
+            )
+        self._check_guides(sampling)
         if sampling.min_tokens and len(sampling.stop_tokens) >= self.vocab_size:
             raise InvalidRequest(
                 "min_tokens cannot hold back every token there is", param="min_tokens"
@@ -85,6 +91,28 @@ class Limits:
         )  # fmt: skip
         if not all(map(math.isfinite, values)):
             raise InvalidRequest("sampling values must be finite", param="sampling")
+
+    def _check_guides(self, sampling: Sampling) -> None:
+        """Refuse guides that leave nothing to say, or name what is not there."""
+        known = range(self.vocab_size)
+        if sampling.allowed is not None and not any(token in known for token in sampling.allowed):
+            raise InvalidRequest(
+                f"none of the allowed tokens is in the vocabulary of {self.vocab_size}",
+                param="allowed",
+            )
+        if not all(sampling.bad_words):
+            raise InvalidRequest("a bad word has no tokens", param="bad_words")
+        budget = sampling.thinking
+        if budget is None:
+            return
+        if budget.tokens < 0:
+            raise InvalidRequest(
+                f"the thinking budget is {budget.tokens}, must be >= 0", param="thinking"
+            )
+        if not budget.end or not all(token in known for token in (*budget.begin, *budget.end)):
+            raise InvalidRequest(
+                "the end of thinking must be tokens of the vocabulary", param="thinking"
+            )
 
     def _check_length(self, request: GenerationRequest) -> None:
         prompt, max_tokens = len(request.prompt), request.sampling.max_tokens

@@ -17,6 +17,7 @@ class Mailbox:
 
     def __init__(self, request: GenerationRequest, abort: Abort) -> None:
         self.request = request
+        self.grammar: object = None  # held while the request may start a sequence of it
         self._abort = abort
         self._pending: dict[int, TokenEvent] = {}
         self._unfinished = set(range(request.n))  # choices that may still get events
@@ -48,6 +49,11 @@ class Mailbox:
     def done(self) -> bool:
         """Whether the engine owes nothing more."""
         return not self._unfinished
+
+    @property
+    def ended(self) -> set[int]:
+        """The choices that may get no more events."""
+        return set(range(self.request.n)) - self._unfinished
 
     def __aiter__(self) -> "Mailbox":
         return self

@@ -19,10 +19,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from engines.api import (
+    Capability,
     EngineInfo,
     EngineLoad,
     GenerationRequest,
@@ -38,6 +40,7 @@ from engines.errors import (
     RequestFailed,
     Unsupported,
 )
+from engines.grammar.compiler import Grammar, GrammarCompiler
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.needs import needed
@@ -46,6 +49,9 @@ from engines.sequence import Sequence
 from engines.step import StepRunner
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -71,6 +77,8 @@ class SteppedEngine:
     """The `Engine` port over our own scheduler and any StepRunner.
 
     `info` and `limits` must agree; `on_death` is called once, on the loop, when the engine fails.
+    `grammars` compiles what requests bring, and is the engine's to close; the runner takes its
+    matchers from the same one.
     """
 
     def __init__(
@@ -79,11 +87,15 @@ class SteppedEngine:
         limits: Limits,
         runner: StepRunner,
         *,
+        grammars: GrammarCompiler | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
+        if grammars is None and Capability.GRAMMAR in info.capabilities:
+            raise ValueError("an engine that takes grammars needs a compiler")
         self._info = info
         self._limits = limits
         self._runner = runner
+        self._grammars = grammars
         self._on_death = on_death
         self._scheduler = Scheduler(
             limits,
@@ -127,10 +139,16 @@ class SteppedEngine:
             )
         if request.id in self._boxes:
             raise InvalidRequest("a request with this id is already open", param="id")
+        source, grammars = request.sampling.grammar, self._grammars
+        if source is not None and grammars is not None:
+            request = _ended_by(request, grammars.ends)
         box = self._boxes[request.id] = Mailbox(request, self._abort)
         if self._idle is not None:
             self._idle.clear()
-        self._inbox.put(request)
+        if source is not None and grammars is not None:
+            self._await_grammar(box, grammars.compile(source))
+        else:
+            self._inbox.put(request)
         return box
 
     def load(self) -> EngineLoad:
@@ -162,6 +180,8 @@ class SteppedEngine:
             await self._ended(self._thread)
             self._thread = None
         self._runner.close()
+        if self._grammars is not None:
+            self._grammars.close()
 
     async def _ended(self, thread: threading.Thread) -> None:
         """Wait for the step in flight, but not for ever: the thread is a daemon, and is left.
@@ -179,6 +199,29 @@ class SteppedEngine:
     def _abort(self, request: GenerationRequest, choice: int | None) -> None:
         self._inbox.put(_Abort(request.id, choice))
         self._forget_done(self._boxes.get(request.id))
+
+    def _await_grammar(self, box: Mailbox, compiling: "Future[Grammar]") -> None:
+        """Let a request in when its grammar is there: the engine thread never compiles."""
+        if compiling.done():
+            self._let_in(box, compiling)
+        else:
+            compiling.add_done_callback(lambda done: self._post(partial(self._let_in, box), done))
+
+    def _let_in(self, box: Mailbox, compiled: "Future[Grammar]") -> None:
+        if box.done:
+            return  # closed while it was compiled
+        error = compiled.exception()
+        if error is None:
+            box.grammar = compiled.result()
+            self._inbox.put(box.request)
+            for choice in box.ended:
+                self._inbox.put(_Abort(box.request.id, choice))
+            return
+        if not isinstance(error, InvalidRequest):
+            _log.error("a grammar could not be compiled", exc_info=error)
+        message = str(error) if isinstance(error, InvalidRequest) else "the grammar cannot be used"
+        box.fail(InvalidRequest(message, param="grammar"))
+        self._forget_done(box)
 
     def _forget_done(self, box: Mailbox | None) -> None:
         if box is not None and box.done:
@@ -247,6 +290,24 @@ class SteppedEngine:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and its readers with it
                 self._loop.call_soon_threadsafe(callback, value)
+
+
+def _ended_by(request: GenerationRequest, ends: frozenset[int]) -> GenerationRequest:
+    """The request with the tokens that end a grammar among its stop tokens.
+
+    Where it wanted none of them (ignore_eos), they are said only when the grammar leaves nothing
+    else: bans give way to masks.
+    """
+    sampling = request.sampling
+    unwanted = tuple((token,) for token in sorted(ends - sampling.stop_tokens))
+    return replace(
+        request,
+        sampling=replace(
+            sampling,
+            stop_tokens=sampling.stop_tokens | ends,
+            bad_words=sampling.bad_words + unwanted,
+        ),
+    )
 
 
 def _event(outcome: StepOutcome, index: int, sequence: Sequence, token: int) -> TokenEvent:

@@ -4,6 +4,7 @@ Engines are imported when they are chosen: importing torch takes seconds, and a 
 workers never needs it.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from starlette.types import ASGIApp
 
 from engines.api import Capability, Engine, EngineInfo
 from engines.errors import ModelRejected
+from engines.grammar.compiler import GrammarCompiler
+from engines.grammar.vocabulary import read_vocabulary
 from engines.limits import Limits
 from engines.stepped import SteppedEngine
+from engines.text.model_files import read_text
 from gateway import __version__
 from gateway.admission import Admission
 from gateway.app import create_app
@@ -32,6 +36,8 @@ from openai_compat.served import ServedModel
 
 if TYPE_CHECKING:
     from engines.torch.loading import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
 OnDeath = Callable[[BaseException], None]
@@ -50,9 +56,8 @@ DONE_BEFORE = MappingProxyType(
         "first token": 0.95,
     }
 )
-_TORCH_CAN = frozenset(Capability) - {
-    Capability.PROMPT_LOGPROBS, Capability.GUIDES, Capability.GRAMMAR
-}  # fmt: skip
+_TORCH_CAN = frozenset(Capability) - {Capability.PROMPT_LOGPROBS}
+_LEDGER_CAN = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint
 
@@ -136,16 +141,19 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         progress=lambda phase, _: report(_PHASES[phase]) if phase in _PHASES else None,
     )
     kv = _torch_budget(settings, loaded)
+    ends = frozenset(loaded.facts.eos_ids) or text.end_tokens
+    grammars = _grammars(path, loaded.facts.vocab_size, ends)
     report("allocating KV blocks")
     runner = TorchRunner(
         loaded,
         num_blocks=kv.blocks,
         block_size=settings.block_size,
         max_lanes=settings.max_running,
+        grammars=grammars,
     )
-    info = _info(settings, path, kv, loaded.facts.vocab_size, _TORCH_CAN)
-    engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
-    ends = frozenset(loaded.facts.eos_ids) or text.end_tokens
+    info = _info(settings, path, kv, loaded.facts.vocab_size, _can(_TORCH_CAN, grammars))
+    limits = _limits(settings, info)
+    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
     return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)
 
 
@@ -169,10 +177,28 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
     specials = text.tokenizer.special_tokens
     # It says every token but those at the bottom that mean something to a tokenizer.
     first = next(token for token in range(vocab_size) if token not in specials)
-    runner = LedgerRunner(kv.blocks, settings.block_size, vocab_size=vocab_size, first=first)
-    info = _info(settings, path, kv, vocab_size, frozenset({Capability.SAMPLING}))
-    engine = SteppedEngine(info, _limits(settings, info), runner, on_death=on_death)
+    grammars = _grammars(path, vocab_size, text.end_tokens)
+    runner = LedgerRunner(
+        kv.blocks, settings.block_size, vocab_size=vocab_size, first=first, grammars=grammars
+    )
+    info = _info(settings, path, kv, vocab_size, _can(_LEDGER_CAN, grammars))
+    limits = _limits(settings, info)
+    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
     return Opened(engine, text.served_as(_names(settings, path), info, frozenset()), kv)
+
+
+def _grammars(path: Path, vocab_size: int, ends: frozenset[int]) -> GrammarCompiler | None:
+    """What compiles the grammars of a model; None where its tokens have no bytes or no end."""
+    source = read_text(path / "tokenizer.json")
+    try:
+        return GrammarCompiler(read_vocabulary(source, vocab_size, ends))
+    except ValueError as error:
+        _log.warning("this model takes no grammars: %s", error)
+        return None
+
+
+def _can(all_of: frozenset[Capability], grammars: object) -> frozenset[Capability]:
+    return all_of if grammars is not None else all_of - {Capability.GRAMMAR}
 
 
 def _budget(settings: Settings, token_bytes: int, own_context: int, free: int) -> KvBudget:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import StepPlan, StepResult
 from engines.torch.attention import Paged
 from engines.torch.batch import Packer
@@ -21,7 +22,13 @@ class TorchRunner:
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, num_blocks: int, block_size: int, max_lanes: int
+        self,
+        loaded: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_lanes: int,
+        grammars: Grammars | None = None,
     ) -> None:
         facts = loaded.facts
         self._module: nn.Module | None = loaded.module
@@ -40,7 +47,8 @@ class TorchRunner:
             scratch=self._kv.scratch,
             device=loaded.device,
         )
-        self._sampler = Sampler(max_lanes=max_lanes, vocab=facts.vocab_size)
+        guides = LaneGuides(facts.vocab_size, grammars)
+        self._sampler = Sampler(max_lanes=max_lanes, vocab=facts.vocab_size, guides=guides)
 
     def launch(self, plan: StepPlan) -> Draw:
         lanes = plan.sample_lanes.astype(np.int64)
@@ -70,8 +78,13 @@ class TorchRunner:
         if not isinstance(ticket, Draw):
             raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
         with torch.inference_mode():
-            tokens, logprobs = self._sampler.finish(ticket)
-        return StepResult(tokens.astype(np.int32), logprobs)
+            drawn = self._sampler.finish(ticket)
+        return StepResult(
+            drawn.tokens.astype(np.int32),
+            drawn.logprobs,
+            forced=drawn.steered.forced,
+            failed=drawn.steered.failed,
+        )
 
     def close(self) -> None:
         self._kv = self._module = None

@@ -1,4 +1,4 @@
-"""Logits to tokens: edits, temperature, top-k, top-p, min-p, one uniform number per row.
+"""Logits to tokens: edits, masks, temperature, top-k, top-p, min-p, one uniform number per row.
 
 A row's token is a function of its own logits and lane only: every operation is row-wise, and which
 path a row takes depends on its own parameters. Two paths, by inverse CDF:
@@ -10,13 +10,14 @@ path a row takes depends on its own parameters. Two paths, by inverse CDF:
 Weights are float32 exp(logit - max), summed in float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engines.api import TokenLogprobs
+from engines.guides.lanes import LaneGuides, Masks, Steered
 from engines.noise import uniform
 from engines.step import LaneStart
 from engines.torch.sampling_state import COLDEST, HUGE, Edits, Int64Array, SamplingState
@@ -37,29 +38,43 @@ class Draw:
     top_ids: Tensor | None = None  # int64 [asked, most]
 
 
-class Sampler:
-    """Samples for lanes; knows each lane's parameters and history."""
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a draw turned out to be; all but the tokens by sample index."""
 
-    def __init__(self, *, max_lanes: int, vocab: int) -> None:
+    tokens: Int64Array
+    logprobs: dict[int, TokenLogprobs]
+    steered: Steered
+
+
+class Sampler:
+    """Samples for lanes; knows each lane's parameters, history and guides."""
+
+    def __init__(self, *, max_lanes: int, vocab: int, guides: LaneGuides | None = None) -> None:
         self._state = SamplingState(max_lanes, vocab)
+        self._guides = LaneGuides(vocab, None) if guides is None else guides
 
     def start(self, start: LaneStart) -> None:
         """A sequence takes a lane."""
         self._state.start(start)
+        self._guides.start(start)
 
     def sample(self, raw: Tensor, lanes: Int64Array) -> Draw:
         """One token per lane from raw float32 logits [lanes, vocab]; each lane at most once."""
         healthy = torch.isfinite(raw).all()
-        if self._state.plain(lanes):
+        masks, banned = self._guides.masks(lanes), self._guides.banned(lanes)
+        if masks is None and banned is None and self._state.plain(lanes):
             return Draw(lanes, raw.argmax(dim=-1), healthy, lanes[:0])
         logits = raw
-        if self._state.edited(lanes):
-            logits = _edited(raw.clone(), self._state.edits(lanes))
+        if banned is not None or self._state.edited(lanes):
+            logits = _edited(raw.clone(), _with_bans(self._state.edits(lanes), banned))
+        if masks is not None:
+            logits = _masked(logits, masks)
         tokens = self._choose(logits, lanes)
         return self._with_logprobs(Draw(lanes, tokens, healthy, lanes[:0]), raw)
 
-    def finish(self, draw: Draw) -> tuple[Int64Array, dict[int, TokenLogprobs]]:
-        """Wait for the device; count the tokens into their lanes.
+    def finish(self, draw: Draw) -> Drawn:
+        """Wait for the device; count the tokens, and those they force, into their lanes.
 
         Raises FloatingPointError when the model produced nan or infinity.
         """
@@ -68,7 +83,10 @@ class Sampler:
             raise FloatingPointError("the model produced logits that are not finite")
         tokens = tokens[:-1]
         self._state.advance(draw.lanes, tokens)
-        return tokens, self._reported(draw)
+        steered = self._guides.advance(draw.lanes, tokens)
+        for sample, forced in steered.forced.items():
+            self._state.advance_one(int(draw.lanes[sample]), forced)
+        return Drawn(tokens, self._reported(draw), steered)
 
     def _choose(self, logits: Tensor, lanes: Int64Array) -> Tensor:
         """Greedy everywhere, then overwritten where a lane has a temperature."""
@@ -174,6 +192,22 @@ def _edited(logits: Tensor, edits: Edits) -> Tensor:
     logits.clamp_(-HUGE, HUGE)
     logits[samples, tokens] = -2 * HUGE
     return logits
+
+
+def _with_bans(edits: Edits, more: tuple[Int64Array, Int64Array] | None) -> Edits:
+    if more is None:
+        return edits
+    samples, tokens = (np.concatenate(pair) for pair in zip(edits.banned, more, strict=True))
+    return replace(edits, banned=(samples, tokens))
+
+
+def _masked(logits: Tensor, masks: Masks) -> Tensor:
+    """Infinitely unlikely wherever a mask is 0; a row keeps one token at least (SequenceGuide)."""
+    packed = _tensor(masks.rows.view(np.uint8), logits.device)
+    bits = torch.arange(8, dtype=torch.uint8, device=logits.device)
+    unpacked = ((packed[:, :, None] >> bits) & 1).flatten(1)[:, : logits.shape[1]]
+    samples = _tensor(masks.samples, logits.device)
+    return logits.index_copy(0, samples, logits[samples].masked_fill(unpacked == 0, -torch.inf))
 
 
 def _draw_whole(weights: Tensor, noise: Tensor, _lanes: Int64Array) -> Tensor:

@@ -123,6 +123,14 @@ class SamplingState:
             if own is not None and own.counts is not None:
                 own.counts.add(token)
 
+    def advance_one(self, lane: int, tokens: Sequence[int]) -> None:
+        """One lane got further tokens that were not drawn."""
+        self.generated[lane] += len(tokens)
+        own = self._edits[lane]
+        if own is not None and own.counts is not None:
+            for token in tokens:
+                own.counts.add(token)
+
     def plain(self, lanes: Int64Array) -> bool:
         """Whether all of these lanes are greedy, without edits or log-probabilities."""
         return bool(

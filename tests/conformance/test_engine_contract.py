@@ -15,12 +15,14 @@ from engines.errors import (
     InvalidRequest,
     Unsupported,
 )
+from engines.grammar.compiler import GrammarCompiler
 from engines.limits import Limits
 from engines.step import StepPlan, StepRunner
 from engines.stepped import SteppedEngine
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
+from tests.support.grammars import compiler
 from tests.support.tiny_models import by_name, model_dir
 
 pytestmark = pytest.mark.anyio
@@ -30,18 +32,21 @@ pytestmark = pytest.mark.anyio
 class Kind:
     """How to make one kind of engine."""
 
-    runner: Callable[[Limits], StepRunner]
+    runner: Callable[[Limits, GrammarCompiler], StepRunner]
     vocab_size: int
     capabilities: frozenset[Capability]
 
     def engine(self, **changes: int) -> SteppedEngine:
         limits = limits_for(vocab_size=self.vocab_size, **changes)
-        return stepped(limits, self.runner, self.capabilities)
+        grammars = compiler(self.vocab_size)
+        runner = self.runner(limits, grammars)
+        return stepped(limits, lambda _: runner, self.capabilities, grammars)
 
     def gated(self, steps: int = 0) -> tuple[SteppedEngine, Gated]:
         limits = limits_for(vocab_size=self.vocab_size)
-        gate = Gated(self.runner(limits), steps)
-        return stepped(limits, lambda _: gate, self.capabilities), gate
+        grammars = compiler(self.vocab_size)
+        gate = Gated(self.runner(limits, grammars), steps)
+        return stepped(limits, lambda _: gate, self.capabilities, grammars), gate
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +54,18 @@ def kinds():
     """Every engine that runs here."""
     loaded = open_model(model_dir(by_name("llama")))
 
-    def torch_runner(limits: Limits) -> TorchRunner:
+    def torch_runner(limits: Limits, grammars: GrammarCompiler) -> TorchRunner:
         return TorchRunner(
             loaded,
             num_blocks=limits.num_blocks,
             block_size=limits.block_size,
             max_lanes=limits.max_running,
+            grammars=grammars,
         )
 
+    can = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
     return {
-        "ledger": Kind(ledger, 500, frozenset({Capability.SAMPLING})),
+        "ledger": Kind(ledger, 500, can),
         "torch": Kind(torch_runner, loaded.facts.vocab_size, frozenset(Capability)),
     }
 

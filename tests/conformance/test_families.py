@@ -85,7 +85,7 @@ def engine(tiny, *, blocks: int) -> SteppedEngine:
         block_size=BLOCK,
         num_blocks=blocks,
         max_running=limits.max_running,
-        capabilities=frozenset(Capability),
+        capabilities=frozenset(Capability) - {Capability.GRAMMAR},
     )
     return SteppedEngine(info, limits, runner)
 

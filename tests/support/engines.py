@@ -14,6 +14,7 @@ from engines.api import (
     Sampling,
     TokenStream,
 )
+from engines.grammar.compiler import GrammarCompiler
 from engines.ledger import LedgerRunner
 from engines.limits import Limits
 from engines.step import StepPlan, StepResult, StepRunner
@@ -68,15 +69,18 @@ def limits_for(**changes: int) -> Limits:
     return Limits(**{**sizes, **changes})
 
 
-def ledger(limits: Limits) -> LedgerRunner:
+def ledger(limits: Limits, grammars: GrammarCompiler | None = None) -> LedgerRunner:
     """The ledger runner for these limits."""
-    return LedgerRunner(limits.num_blocks, limits.block_size, vocab_size=limits.vocab_size)
+    return LedgerRunner(
+        limits.num_blocks, limits.block_size, vocab_size=limits.vocab_size, grammars=grammars
+    )
 
 
 def stepped(
     limits: Limits,
     runner: Callable[[Limits], StepRunner] = ledger,
     capabilities: frozenset[Capability] = frozenset({Capability.SAMPLING}),
+    grammars: GrammarCompiler | None = None,
 ) -> SteppedEngine:
     """A stepped engine, not started."""
     info = EngineInfo(
@@ -88,7 +92,7 @@ def stepped(
         max_running=limits.max_running,
         capabilities=capabilities,
     )
-    return SteppedEngine(info, limits, runner(limits))
+    return SteppedEngine(info, limits, runner(limits), grammars=grammars)
 
 
 @asynccontextmanager

@@ -56,7 +56,8 @@ def draw(logits, samplings, *, prompt=PROMPT, generated=GENERATED, choice=0):
     for lane, sampling in enumerate(samplings):
         sampler.start(LaneStart(lane, choice, sampling, prompt, generated))
     rows = np.broadcast_to(logits, (len(samplings), logits.shape[-1])).copy()
-    return sampler.finish(sampler.sample(torch.from_numpy(rows), np.arange(len(samplings))))
+    drawn = sampler.finish(sampler.sample(torch.from_numpy(rows), np.arange(len(samplings))))
+    return drawn.tokens, drawn.logprobs
 
 
 def make(seed=0, **parameters):
@@ -174,7 +175,7 @@ def run(rows, sampling, log):
     sampler.start(LaneStart(2, 0, sampling, PROMPT, log))
     tokens = list(log)
     for row in rows[len(log) :]:
-        drawn, _ = sampler.finish(sampler.sample(row[None], np.array([2])))
+        drawn = sampler.finish(sampler.sample(row[None], np.array([2]))).tokens
         tokens.append(int(drawn[0]))
     return tokens
 
@@ -254,7 +255,7 @@ def test_a_lane_is_taken_over_clean():
     sampler = Sampler(max_lanes=1, vocab=VOCAB)
     row = torch.from_numpy(LOGITS[None].copy())
     sampler.start(LaneStart(0, 0, make(bias={7: 100.0}, logprobs=1), PROMPT, GENERATED))
-    first, _ = sampler.finish(sampler.sample(row, np.array([0])))
+    first = sampler.finish(sampler.sample(row, np.array([0]))).tokens
     sampler.start(LaneStart(0, 0, make(temperature=0.0), PROMPT))
-    second, logprobs = sampler.finish(sampler.sample(row, np.array([0])))
-    assert (first[0], second[0], logprobs) == (7, LOGITS.argmax(), {})
+    second = sampler.finish(sampler.sample(row, np.array([0])))
+    assert (first[0], second.tokens[0], second.logprobs) == (7, LOGITS.argmax(), {})
