@@ -55,11 +55,16 @@ class NotExpressible(ValueError):  # noqa: N818 - what is so, not what went wron
 class ToolSyntax(Protocol):
     """How a family of models writes tool calls."""
 
-    name: str
-    specials: tuple[str, ...]
-    """Markers that are special tokens in the models' tokenizers: they must be spelled out."""
-    id_length: int
-    """Letters and digits a call id must have in these models' templates; 0 where any id will do."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Markers that are special tokens in the models' tokenizers: they must be spelled out."""
+
+    @property
+    def id_length(self) -> int:
+        """Letters and digits of a call id in these models' templates; 0 where any id will do."""
 
     def parser(self, functions: Sequence[Function]) -> OutputParser:
         """Finds calls of these functions. Any other call is content, markers and all."""
@@ -77,10 +82,20 @@ class ToolSyntax(Protocol):
 class ReasoningSyntax(Protocol):
     """How a family of models writes what it thinks before it answers."""
 
-    name: str
-    specials: tuple[str, ...]
-    begin: str
-    end: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """As of a `ToolSyntax`."""
+
+    @property
+    def begin(self) -> str:
+        """The marker before the reasoning."""
+
+    @property
+    def end(self) -> str:
+        """The marker after it."""
 
     def parser(self, *, open: bool) -> OutputParser:  # noqa: A002 - the prompt left it open
         """Gives reasoning and text only. `open`: the prompt ended inside the reasoning part."""
@@ -146,7 +161,7 @@ def compose(
 ) -> OutputParser:
     """One parser for both; plain text where there is neither."""
     joint = _joint(tools)
-    if joint is not None and (reasoning is None or reasoning is tools):
+    if joint is not None and (reasoning is None or _joint(reasoning) is joint):
         return joint.joint(functions, open=open and reasoning is not None)
     if reasoning is None:
         return PlainText() if tools is None else tools.parser(functions)
