@@ -13,6 +13,9 @@ from engines.text.detokenizer import Detokenizer
 from engines.text.stop import StopMatcher
 from openai_compat.output.delta import Delta, Text
 from openai_compat.output.stage import ParseStage, Parsing
+from openai_compat.showing import Showing
+
+_AS_USUAL = Showing()
 
 
 class Ending(StrEnum):
@@ -37,12 +40,16 @@ class Piece:
     """What became visible of a choice. Pieces add up: an answer is the sum of its pieces.
 
     Without `deltas`, `text` is content. With them, they are all there is, and `text` is empty.
+    `tokens` are those that were charged with it, where the client asked for them; `prompt` comes
+    with the first piece of a choice, for each token of the prompt but its first.
     """
 
     text: str = ""
     entries: Sequence[TokenEntry] = ()
     finish: Ending | None = None
     deltas: Sequence[Delta] | None = None
+    tokens: Sequence[int] = ()
+    prompt: Sequence[TokenLogprobs] | None = None
 
     @property
     def parts(self) -> Sequence[Delta]:
@@ -60,13 +67,17 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         [entry for piece in pieces for entry in piece.entries],
         pieces[-1].finish if pieces else None,
         [delta for piece in pieces for delta in piece.parts] if parsed else None,
+        [token for piece in pieces for token in piece.tokens],
+        pieces[0].prompt if pieces else None,
     )
 
 
 class Choice:
     """Folds the events of one choice. `completion_tokens` counts what the client is charged.
 
-    `calls_end` is what a choice that called tools and stopped tells as its end.
+    `calls_end` is what a choice that called tools and stopped tells as its end. `plain` tells
+    whether an event without log-probabilities or an end may be read by `text_of` alone.
+    `offset` is where the text begins for those who count characters.
     """
 
     __slots__ = (
@@ -74,9 +85,11 @@ class Choice:
         "_detokenizer",
         "_matcher",
         "_offset",
+        "_showing",
         "_stage",
         "completion_tokens",
         "finish",
+        "plain",
         "reasoning_tokens",
     )
 
@@ -87,21 +100,36 @@ class Choice:
         parsing: Parsing | None = None,
         *,
         calls_end: Ending = Ending.TOOL_CALLS,
+        showing: Showing = _AS_USUAL,
+        offset: int = 0,
     ) -> None:
         self._detokenizer = detokenizer
-        self._matcher = StopMatcher(stops) if stops else None
+        self._matcher = StopMatcher(stops, keep=showing.keep_stop) if stops else None
         self._stage = ParseStage(parsing) if parsing is not None else None
         self._calls_end = calls_end
-        self._offset = 0
+        self._showing = showing
+        self._offset = offset
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.finish: Ending | None = None
+        self.plain = self._matcher is None and self._stage is None and not showing.token_ids
+
+    def text_of(self, event: TokenEvent) -> str:
+        """The text that an event adds to a plain choice; nothing is made of it but that."""
+        self.completion_tokens += len(event.tokens)
+        return self._detokenizer.feed(event.tokens)
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the text, if one did."""
+        return self._matcher.matched if self._matcher is not None else None
 
     def feed(self, event: TokenEvent) -> Piece:
         """The piece that an event adds. Not to be called after `finish` is set."""
         tokens, finish = event.tokens, event.finish
-        if finish is not None and finish.stop_token is not None:
-            tokens = tokens[:-1]  # a stop token is charged, never shown
+        charged = self.completion_tokens
+        if finish is not None and finish.stop_token is not None and not self._showing.keep_stop:
+            tokens = tokens[:-1]  # a stop token is charged, and not shown
         if self._takes_each(event):
             piece = self._take_each(tokens, event.logprobs)
         else:
@@ -112,6 +140,8 @@ class Choice:
             rest = self._show(self._detokenizer.finish(), last=Ending(finish.reason.value))
             piece = joined((piece, rest))
         piece.finish = self.finish
+        if self._showing.token_ids:
+            piece.tokens = event.tokens[: self.completion_tokens - charged]
         return piece
 
     def _takes_each(self, event: TokenEvent) -> bool:
