@@ -20,12 +20,24 @@ def read_object(path: Path, *, required: bool) -> dict[str, object]:
     """The JSON object in a file; `{}` for a missing file that is not required."""
     if not required and not path.exists():
         return {}
+    value = _parsed(path)
+    if not isinstance(value, dict):
+        raise ModelRejected(f"{path} must hold a JSON object")
+    return value
+
+
+def read_list(path: Path) -> list[object]:
+    """The JSON array in a file, which must be there."""
+    value = _parsed(path)
+    if not isinstance(value, list):
+        raise ModelRejected(f"{path} must hold a JSON array")
+    return value
+
+
+def _parsed(path: Path) -> object:
     try:
-        value = json.loads(read_text(path))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise ModelRejected(f"{path} is not valid JSON: {error}") from error
     except RecursionError:
         raise ModelRejected(f"{path} is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ModelRejected(f"{path} must hold a JSON object")
-    return value

@@ -13,6 +13,8 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from engines.errors import ModelRejected
+from engines.torch.encoders import ENCODERS
+from engines.torch.recipe import Pooling, Recipe, read_recipe
 
 # config.json's model_type -> the transformers class that computes it.
 FAMILIES = MappingProxyType(
@@ -36,6 +38,19 @@ FAMILIES = MappingProxyType(
     }
 )
 
+# Without the head that makes logits: what embedding models of these families are published as.
+BARE = MappingProxyType(
+    {
+        family: {"Gemma3ForCausalLM": "Gemma3TextModel"}.get(
+            name, name.replace("ForCausalLM", "Model")
+        )
+        for family, name in FAMILIES.items()
+    }
+)
+
+# The last row has seen all the others.
+_DEFAULT_RECIPE = Recipe(Pooling.LAST)
+
 ITEM_BYTES = MappingProxyType({"float32": 4, "bfloat16": 2})
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
@@ -56,9 +71,12 @@ class ModelFacts:
     layers: int
     kv_heads: int
     head_dim: int
+    hidden_size: int
     eos_ids: tuple[int, ...]
     dtype: str  # of the checkpoint
     quantization: str | None = None  # of the checkpoint; weights are dequantised at load
+    generates: bool = True  # else it was published to make vectors, and makes only those
+    recipe: Recipe = _DEFAULT_RECIPE
 
     def kv_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values of one token in all layers, in float32 or bfloat16."""
@@ -75,18 +93,24 @@ def read_facts(path: Path) -> ModelFacts:
     quantization = _quantization(raw, family)
     config = _parse(raw, family)
     _check_shape(config)
+    recipe = read_recipe(path, _DEFAULT_RECIPE)
+    generates = not recipe.declared and raw.get("architectures") != [BARE[family]]
+    length = _max_context(config)
     heads = int(config.num_attention_heads)
     return ModelFacts(
         family=family,
-        architecture=FAMILIES[family],
+        architecture=(FAMILIES if generates else BARE)[family],
         vocab_size=int(config.vocab_size),
-        max_context=_max_context(config),
+        max_context=min(length, recipe.max_tokens or length),
         layers=int(config.num_hidden_layers),
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+        hidden_size=int(config.hidden_size),
         eos_ids=_eos_ids(path, config),
         dtype=str(config.dtype or "float32").removeprefix("torch."),
         quantization=quantization,
+        generates=generates,
+        recipe=recipe,
     )
 
 
@@ -105,12 +129,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _family(raw: dict[str, Any]) -> str:
     family = raw.get("model_type")
     architectures = raw.get("architectures") or []
-    if isinstance(family, str) and family in FAMILIES and architectures in ([], [FAMILIES[family]]):
-        return family
+    names = (FAMILIES.get(str(family)), BARE.get(str(family)))
+    if family in FAMILIES and architectures in ([], *([name] for name in names)):
+        return str(family)
     custom = ", which needs code from the model directory (never run)" if "auto_map" in raw else ""
     raise ModelRejected(
         f"model_type {family!r}, architectures {architectures!r}{custom}, is not supported; "
-        f"supported: {', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}"
+        f"supported: {', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}; "
+        f"to embed and to rank: {', '.join(ENCODERS)}"
     )
 
 

@@ -1,7 +1,7 @@
 """Open a local model directory: check, build, load. No network, and no code from the directory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engines.errors import ModelRejected
 from engines.torch import attention, linear
 from engines.torch.checkpoint import check_weights
 from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
+from engines.torch.vectors import VectorHead, load_head
 
 _SMALL = 32_000_000  # weights
 
@@ -29,6 +30,7 @@ class LoadedModel:
     facts: ModelFacts
     device: torch.device
     dtype: torch.dtype
+    head: VectorHead  # from pooled rows to vectors
 
 
 def open_model(
@@ -51,20 +53,38 @@ def open_model(
     """
     report = progress or _ignore
     report("check", 0.0)
-    _silence()
     facts = read_facts(path)
     check_weights(path)
-    target = _device(device)
-    kind = _dtype(dtype, facts, target)
+    place = choose_place(device, dtype, facts.dtype)
     report("weights", 0.1)
-    module = _load(path, facts, kind, target).to(target)
-    module = module.eval().requires_grad_(requires_grad=False)
+    module = settle(_load(path, facts, place), place, threads)
+    head = load_head(facts.recipe, facts.hidden_size, place.device)
+    report("ready", 1.0)
+    return LoadedModel(module, facts, place.device, place.dtype, head)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model computes, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def choose_place(device: str, dtype: str, published: str) -> Place:
+    """What `auto` means for a checkpoint published in a dtype. Raises ModelRejected."""
+    target = _device(device)
+    return Place(target, _dtype(dtype, published, target))
+
+
+def settle(module: nn.Module, place: Place, threads: int = 0) -> nn.Module:
+    """The module where it will compute, with its kernels and as many threads as suit it."""
+    module = module.to(place.device).eval().requires_grad_(requires_grad=False)
     if threads or _is_small(module):
         torch.set_num_threads(threads or 1)
-    if linear.can_pack(target, kind):
+    if linear.can_pack(place.device, place.dtype):
         linear.pack(module)
-    report("ready", 1.0)
-    return LoadedModel(module, facts, target, kind)
+    return module
 
 
 def _ignore(_phase: str, _fraction: float) -> None:
@@ -85,10 +105,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, facts: ModelFacts, device: torch.device) -> torch.dtype:
+def _dtype(name: str, published: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "float32"
-        if device.type == "cuda" and facts.dtype in ("bfloat16", "float16"):
+        if device.type == "cuda" and published in ("bfloat16", "float16"):
             name = "bfloat16"
     if name not in ITEM_BYTES:
         raise ModelRejected(f"dtype {name!r} is not supported; use auto, {', '.join(ITEM_BYTES)}")
@@ -101,32 +121,46 @@ def _is_small(module: nn.Module) -> bool:
     return sum(weight.numel() for weight in module.parameters()) < _SMALL
 
 
-def _load(path: Path, facts: ModelFacts, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Build by transformers' native class and read the weights; all of them or none."""
+def _load(path: Path, facts: ModelFacts, place: Place) -> nn.Module:
+    """A decoder with paged attention; without its head where that is not wanted."""
     attention.install()
     linear.install_experts()
-    rowwise = dtype == torch.float32 and linear.can_pack(device, dtype)
-    options: dict[str, Any] = {}
+    rowwise = place.dtype == torch.float32 and linear.can_pack(*astuple(place))
+    options: dict[str, Any] = {
+        "attn_implementation": attention.NAME,
+        "experts_implementation": linear.EXPERTS_NAME if rowwise else None,
+    }
     if facts.quantization == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
+    unused = () if facts.generates else ("lm_head.",)
+    return load_weights(path, facts.architecture, place.dtype, unused=unused, **options)
+
+
+def load_weights(
+    path: Path, architecture: str, dtype: torch.dtype, *, unused: tuple[str, ...], **options: Any
+) -> nn.Module:
+    """Build by transformers' native class and read the weights; all of them or none.
+
+    Tensors whose names begin as in `unused` may be left over. Raises ModelRejected.
+    """
+    _silence()
     try:
-        module, info = getattr(transformers, facts.architecture).from_pretrained(
+        module, info = getattr(transformers, architecture).from_pretrained(
             path,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
-            attn_implementation=attention.NAME,
-            experts_implementation=linear.EXPERTS_NAME if rowwise else None,
             ignore_mismatched_sizes=True,  # so that they are named; refused below
             output_loading_info=True,
             **options,
         )
     except Exception as error:  # whatever transformers could not do with these files
-        raise ModelRejected(f"{path}: {facts.architecture} could not be loaded: {error}") from error
+        raise ModelRejected(f"{path}: {architecture} could not be loaded: {error}") from error
     for flaw in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if info.get(flaw):
-            found = sorted(str(key) for key in info[flaw])
+        fine = unused if flaw == "unexpected_keys" else ()
+        found = sorted(key for key in map(str, info.get(flaw) or ()) if not key.startswith(fine))
+        if found:
             kind = flaw.replace("_", " ")
             raise ModelRejected(f"{path}: weights have {len(found)} {kind}, first {found[0]}")
     loaded: nn.Module = module

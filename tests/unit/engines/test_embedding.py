@@ -52,7 +52,7 @@ prompts = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(texts=prompts, tokens_per_step=st.integers(12, 64), blocks=st.integers(24, 200))
 def test_a_vector_depends_on_its_prompt_alone(texts, tokens_per_step, blocks):
-    """Any batch, chunking, preemption and shared prefixes give the oracle's vector."""
+    """Any batch, chunking, pool and shared prefixes give the oracle's vector."""
     engine = embedding_engine(limits_for(tokens_per_step=tokens_per_step, num_blocks=blocks))
 
     async def scenario():
@@ -112,6 +112,20 @@ def test_vectors_and_chats_share_steps_and_leave_each_other_alone():
         assert answers == expected
 
     run(scenario())
+
+
+def test_a_preempted_prompt_is_begun_anew():
+    """A chat of higher rank takes its blocks; the vector is the same."""
+    engine = embedding_engine(limits_for(tokens_per_step=12, num_blocks=28))
+
+    async def scenario():
+        async with running(engine):
+            stream = asyncio.ensure_future(read(engine.generate(ask("c", [1] * 8))))
+            vector = await PooledEmbedder(engine).embed(embedding("v", [7] * 100, priority=5))
+            await stream
+            return list(vector), engine.load().preemptions
+
+    assert run(scenario()) == (ledger_vector([7] * 100), 1)
 
 
 def test_a_prompt_may_fill_the_context():

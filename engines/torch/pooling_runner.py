@@ -1,0 +1,63 @@
+"""Vectors beside tokens: a runner of a chat model whose hidden states are pooled on the way.
+
+The logits of a step come from its final hidden states, so those need not be computed again: a hook
+keeps what the decoder below the head returned, and the lanes that want a vector take their rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engines.step import StepPlan, StepResult, StepRunner
+from engines.torch.loading import LoadedModel
+from engines.torch.vectors import Pooler, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    inner: object
+    vectors: Vectors
+
+
+class PoolingRunner:
+    """A StepRunner that adds vectors to what another runner over the same module gives."""
+
+    def __init__(self, inner: StepRunner, loaded: LoadedModel) -> None:
+        self._inner = inner
+        self._pooler = Pooler(loaded.head)
+        self._hidden: Tensor | None = None
+        decoder: nn.Module = loaded.module.base_model  # type: ignore[assignment]
+        self._hook = decoder.register_forward_hook(self._keep)
+
+    def launch(self, plan: StepPlan) -> _Ticket:
+        for start in plan.starts:
+            self._pooler.start(start)
+        inner = self._inner.launch(plan)
+        hidden, self._hidden = self._hidden, None
+        if hidden is None:
+            raise RuntimeError("the runner below did not run the decoder")
+        with torch.inference_mode():
+            return _Ticket(inner, self._pooler.feed(plan, hidden))
+
+    def collect(self, ticket: object) -> StepResult:
+        if not isinstance(ticket, _Ticket):
+            raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
+        result = self._inner.collect(ticket.inner)
+        vectors, failed = ticket.vectors.read()
+        if not vectors and not failed:
+            return result
+        return replace(result, vectors=vectors, failed=_both(result.failed, failed))
+
+    def close(self) -> None:
+        self._hook.remove()
+        self._inner.close()
+
+    def _keep(self, _module: nn.Module, _inputs: Any, out: Any) -> None:
+        self._hidden = out.last_hidden_state[0]
+
+
+def _both(some: Mapping[int, str], more: Mapping[int, str]) -> Mapping[int, str]:
+    return {**some, **more}
