@@ -20,7 +20,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.rest import chat, completions, events, health, models
+from gateway.rest import chat, completions, docs, events, health, models
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
@@ -44,7 +44,7 @@ def create_app(
         yield
         calls.close()
 
-    # The schema and documentation pages are off: they would load scripts from elsewhere.
+    # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     routers = (
         chat.routes(calls),
@@ -52,6 +52,7 @@ def create_app(
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
         events.routes(lifecycle),
+        docs.routes(),
     )
     for router in routers:
         app.include_router(router)

@@ -22,8 +22,10 @@ from gateway.metrics import Metrics
 from gateway.replies import error_response
 from openai_compat.errors import ApiError
 
-PUBLIC = frozenset({"/livez", "/readyz", "/health"})
+PROBES = frozenset({"/livez", "/readyz", "/health"})
+PUBLIC = PROBES | {"/docs", "/openapi.json"}
 METRICS = "/metrics"
+_ASSETS = "/docs/"
 _OPERATOR = PUBLIC | {METRICS, "/events"}  # stand beside the API, not under it
 _API = "/v1"
 
@@ -36,6 +38,10 @@ class Access:
     hosts: HostGuard
     origins: CrossOrigin
     public: frozenset[str]  # paths without a key
+
+    def is_public(self, path: str) -> bool:
+        """Whether the canonical path needs no key."""
+        return path in self.public or path.startswith(_ASSETS)
 
 
 class Edge:
@@ -89,10 +95,10 @@ class Edge:
         """The answer where none of the application's is needed. Raises ApiError."""
         access, path = self._access, scope["path"]
         check_framing(scope)
-        access.hosts.check(scope, probe=path in PUBLIC)
+        access.hosts.check(scope, probe=path in PROBES)
         preflight = access.origins.preflight(scope)
         # Browsers ask with OPTIONS before they send the key; no route does anything for it.
-        if preflight is None and path not in access.public and scope["method"] != "OPTIONS":
+        if preflight is None and not access.is_public(path) and scope["method"] != "OPTIONS":
             exchange.salt = access.keys.identify(scope["headers"])
         return preflight
 
@@ -102,7 +108,7 @@ class Edge:
         route = getattr(scope.get("route"), "path", None)
         exchange.route = route if isinstance(route, str) else exchange.route
         self._metrics.finish(exchange, now)
-        if exchange.status >= 400 or exchange.route not in {*PUBLIC, METRICS}:
+        if exchange.status >= 400 or exchange.route not in {*PROBES, METRICS}:
             log_request(exchange.facts(now))
 
 
@@ -114,7 +120,7 @@ def canonical(path: str) -> str:
     path = path.rstrip("/")
     while path.startswith(f"{_API}{_API}/"):
         path = path.removeprefix(_API)
-    if path in _OPERATOR or path in ("", _API) or path.startswith(f"{_API}/"):
+    if path in {*_OPERATOR, "", _API} or path.startswith((_ASSETS, f"{_API}/")):
         return path or "/"
     return f"{_API}{path}"
 
