@@ -149,7 +149,7 @@ class Cursor:
             if found:
                 return self.take(found.end())
             if not (yield from self.more()):
-                sink(self.take(len(self.text)))
+                self.take(len(self.text))  # the first of a marker that was cut off
                 return ""
 
     def name(self, stops: Markers, limit: int) -> Steps[tuple[str, str]]:

@@ -66,7 +66,8 @@ def _after(cursor: Cursor, sink: Sink, containers: list[str]) -> Steps[bool | No
         if separator == ",":
             yield from cursor.spaces()
             if not (yield from cursor.literal(_CLOSES[opened])):  # else that comma was the last
-                sink(", ")
+                if (yield from cursor.peek()):
+                    sink(", ")
                 return None if (yield from _key(cursor, sink, opened)) else False
         elif not separator:
             return False
