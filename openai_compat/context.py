@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from openai_compat.errors import ContextLengthExceeded, RequestRejected
+from openai_compat.fields import Fields, wrong
 from openai_compat.served import ServedModel
 
 # A slice may cut a word in two and so count a few tokens more than the whole text has there.
 _CUT_MARGIN = 64
+
+TRUNCATION_FIELDS = frozenset({"truncate_prompt_tokens", "truncation_side"})
 
 
 def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -> list[int]:
@@ -32,6 +35,47 @@ class TokenLimit:
 
     param: str
     asked: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How much of a prompt that is longer is kept. Only ever asked for by name."""
+
+    tokens: int
+    first: bool = False  # the tokens at the start are kept, not those at the end
+
+    def cut(self, prompt: list[int]) -> list[int]:
+        """The tokens that are kept."""
+        return prompt[: self.tokens] if self.first else prompt[-self.tokens :]
+
+
+def read_truncation(fields: Fields, limit: TokenLimit, model: ServedModel) -> Truncation | None:
+    """`truncate_prompt_tokens`, where -1 keeps what leaves room for the answer.
+
+    Raises `RequestRejected`.
+    """
+    most = model.info.max_context
+    tokens = fields.integer("truncate_prompt_tokens", -1, most)
+    side = fields.one_of("truncation_side", ("left", "right"))
+    if tokens is None:
+        return None
+    if tokens == 0:
+        raise wrong(fields.param("truncate_prompt_tokens"), f"-1 or 1 to {most}", tokens)
+    if tokens == -1:
+        tokens = max(1, most - max(1, limit.asked or 1))
+    return Truncation(tokens, first=side == "right")
+
+
+def prompt_tokens(
+    text: str, model: ServedModel, *, special: bool, param: str, truncation: Truncation | None
+) -> list[int]:
+    """The tokens of a prompt text, cut where the client asks for it.
+
+    Raises `ContextLengthExceeded`, as `encode_prompt` does, where it does not.
+    """
+    if truncation is None:
+        return encode_prompt(text, model, special=special, param=param)
+    return truncation.cut(model.tokenizer.encode(text, special=special))
 
 
 def fit(prompt: list[int], limit: TokenLimit, model: ServedModel, *, param: str) -> int:

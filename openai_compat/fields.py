@@ -2,7 +2,7 @@
 of what was given, and never repeats the input.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, ItemsView, Mapping
 from itertools import islice
 
 from openai_compat.errors import RequestRejected
@@ -53,11 +53,11 @@ class Fields:
             raise wrong(self.param(name), f"an integer from {low} to {high}", value)
         return value
 
-    def flag(self, name: str) -> bool:
-        """A boolean; False when missing."""
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """A boolean; `default` when missing."""
         value = self._values.get(name)
         if value is None:
-            return False
+            return default
         if not isinstance(value, bool):
             raise wrong(self.param(name), "true or false", value)
         return value
@@ -71,6 +71,15 @@ class Fields:
             raise wrong(self.param(name), "a string", value)
         if max_chars is not None and len(value) > max_chars:
             raise wrong(self.param(name), f"a string of at most {max_chars} characters", value)
+        return value
+
+    def one_of(self, name: str, words: Collection[str]) -> str | None:
+        """One of a few known words."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or value not in words:
+            raise wrong(self.param(name), "one of " + ", ".join(words), value)
         return value
 
     def items(self, name: str, max_items: int) -> list[object] | None:
@@ -99,6 +108,10 @@ class Fields:
         if not isinstance(value, dict) or len(value) > max_entries:
             raise wrong(self.param(name), f"an object of at most {max_entries} entries", value)
         return value
+
+    def values(self) -> ItemsView[str, object]:
+        """All names and values as they came."""
+        return self._values.items()
 
     def unknown(self, known: Container[str]) -> tuple[str, ...]:
         """The first names nobody asked about, as the client spelled them: not fit for a header."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
-from openai_compat.unsupported import unsupported
+from openai_compat.showing import SHOWING_FIELDS, Showing, read_showing
 
 MAX_N = 8
 MAX_STOPS = 4
@@ -13,7 +13,9 @@ MAX_PRIORITY = 100
 _MAX_USER_CHARS = 512
 _MAX_METADATA = (16, 64, 512)  # entries, characters of a key, characters of a value
 
-OPTION_FIELDS = frozenset({"model", "n", "priority", "stop", "stream", "stream_options", "user"})
+OPTION_FIELDS = SHOWING_FIELDS | frozenset(
+    {"model", "n", "priority", "session_id", "stop", "stream", "stream_options", "user"}
+)
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation", "continuous_usage_stats")
 
 
@@ -27,16 +29,17 @@ class Options:
     include_usage: bool
     priority: int
     ignored: tuple[str, ...]  # unknown names inside of stream_options
+    showing: Showing = Showing()
+    obfuscation: bool = False  # frames are padded against traffic analysis
+    running_usage: bool = False  # each frame tells the usage so far
 
 
 def read_options(fields: Fields) -> Options:
     """Raises `RequestRejected` naming the field at fault."""
     fields.text("user", _MAX_USER_CHARS)
+    fields.text("session_id", _MAX_USER_CHARS)
     n = fields.integer("n", 1, MAX_N)
     stream_options = fields.nested("stream_options") or Fields({})
-    if stream_options.flag("continuous_usage_stats"):
-        raise unsupported(stream_options.param("continuous_usage_stats"))
-    stream_options.flag("include_obfuscation")  # padding against traffic analysis: never added
     return Options(
         n=1 if n is None else n,
         stops=_stops(fields),
@@ -44,6 +47,9 @@ def read_options(fields: Fields) -> Options:
         include_usage=stream_options.flag("include_usage"),
         priority=fields.integer("priority", -MAX_PRIORITY, MAX_PRIORITY) or 0,
         ignored=stream_options.unknown(_STREAM_OPTIONS),
+        showing=read_showing(fields),
+        obfuscation=stream_options.flag("include_obfuscation"),
+        running_usage=stream_options.flag("continuous_usage_stats"),
     )
 
 

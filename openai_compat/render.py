@@ -4,11 +4,11 @@ The same choices feed both: streaming writes each piece out, folding adds the pi
 JSON looks like is the business of a `Shape`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from engines.api import GenerationRequest, TokenEvent
-from openai_compat.choice import Choice, Ending, Piece, joined
+from engines.api import GenerationRequest, TokenEvent, TokenLogprobs
+from openai_compat.choice import Ending, Piece, joined
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Rendered, Usage
 from openai_compat.options import Options
@@ -22,8 +22,11 @@ class Shape(Protocol):
     def opening(self, count: int) -> bytes:
         """The frames before any token, for all choices in index order."""
 
+    def text(self, index: int, text: str) -> bytes:
+        """The frame of new content of one choice, and of nothing else."""
+
     def piece(self, index: int, piece: Piece) -> bytes:
-        """The frame of new text or logprobs of one choice."""
+        """The frames of what is new of one choice: text, logprobs, calls, token ids, its prompt."""
 
     def closing(self, index: int, reason: Ending) -> bytes:
         """The frame that says why a choice ended."""
@@ -38,15 +41,36 @@ class Shape(Protocol):
         """The whole JSON body of a call that does not stream."""
 
 
+class Teller(Protocol):
+    """One choice, as the renderer sees it; `choice.Choice` says what the members mean."""
+
+    plain: bool
+    finish: Ending | None
+    completion_tokens: int
+    reasoning_tokens: int
+
+    def feed(self, event: TokenEvent) -> Piece: ...
+
+    def text_of(self, event: TokenEvent) -> str: ...
+
+
+Pick = Callable[[list[Piece]], list[Piece]]
+
+
 class EventRenderer:
-    """Implements `job.Renderer`. Choice index = request * n + the engine's choice number."""
+    """Implements `job.Renderer`. Choice index = request * choices per request + its number there.
+
+    `pick` chooses among the finished choices of a call that does not stream.
+    """
 
     __slots__ = (
         "_cached",
         "_choices",
         "_n",
+        "_pick",
         "_pieces",
         "_prompt_tokens",
+        "_prompts",
         "_shape",
     )
 
@@ -54,14 +78,18 @@ class EventRenderer:
         self,
         shape: Shape,
         requests: Sequence[GenerationRequest],
-        choices: Sequence[Choice],
+        choices: Sequence[Teller],
         options: Options,
+        *,
+        pick: Pick | None = None,
     ) -> None:
         self._shape = shape
         self._choices = choices
-        self._n = options.n
+        self._n = requests[0].n
+        self._pick = pick
         self._prompt_tokens = sum(len(request.prompt) for request in requests)
         self._cached = [0] * len(requests)
+        self._prompts = _Prompts() if _wants_prompts(requests) else None
         self._pieces: list[list[Piece]] | None = None if options.stream else [[] for _ in choices]
 
     def begin(self) -> bytes:
@@ -72,8 +100,16 @@ class EventRenderer:
         choice = self._choices[index]
         if choice.finish is not None:
             return _NOTHING
-        self._cached[request] = max(self._cached[request], event.cached)
+        if event.cached > self._cached[request]:
+            self._cached[request] = event.cached
+        # Nearly every event of nearly every stream is text and nothing else.
+        if choice.plain and event.finish is None and event.logprobs is None:
+            if self._pieces is None and self._prompts is None:
+                text = choice.text_of(event)
+                return Rendered(self._shape.text(index, text)) if text else _NOTHING
         piece = choice.feed(event)
+        if self._prompts is not None:
+            piece.prompt = self._prompts.of(request, index, event)
         if self._pieces is None:
             frames = self._frames(index, piece)
         else:
@@ -94,7 +130,8 @@ class EventRenderer:
         self._check_ended()
         if self._pieces is None:
             raise RuntimeError("a streamed answer keeps no pieces to fold")
-        return self._shape.answer([joined(pieces) for pieces in self._pieces], self.usage)
+        answers = [joined(pieces) for pieces in self._pieces]
+        return self._shape.answer(self._pick(answers) if self._pick else answers, self.usage)
 
     @property
     def usage(self) -> Usage:
@@ -103,8 +140,8 @@ class EventRenderer:
         return Usage(self._prompt_tokens, completion, sum(self._cached), reasoning)
 
     def _frames(self, index: int, piece: Piece) -> bytes:
-        shown = piece.text or piece.entries or piece.deltas
-        frames = self._shape.piece(index, piece) if shown else b""
+        shown = piece.text or piece.entries or piece.deltas or piece.tokens
+        frames = self._shape.piece(index, piece) if shown or piece.prompt is not None else b""
         if piece.finish is not None:
             frames += self._shape.closing(index, piece.finish)
         return frames
@@ -114,3 +151,29 @@ class EventRenderer:
         running = sum(choice.finish is None for choice in self._choices)
         if running:
             raise RuntimeError(f"{running} choices have not finished")
+
+
+class _Prompts:
+    """The log-probabilities of each request's prompt, for the first piece of each of its choices.
+
+    The choices of a request part from one computed prompt, so whichever speaks first brings them.
+    """
+
+    __slots__ = ("_by_request", "_told")
+
+    def __init__(self) -> None:
+        self._by_request: dict[int, Sequence[TokenLogprobs]] = {}
+        self._told: set[int] = set()
+
+    def of(self, request: int, index: int, event: TokenEvent) -> Sequence[TokenLogprobs] | None:
+        """What to tell with this event of the choice `index`."""
+        if event.prompt_logprobs is not None:
+            self._by_request[request] = event.prompt_logprobs
+        if index in self._told:
+            return None
+        self._told.add(index)
+        return self._by_request.get(request, ())
+
+
+def _wants_prompts(requests: Sequence[GenerationRequest]) -> bool:
+    return requests[0].sampling.prompt_logprobs is not None

@@ -7,17 +7,19 @@ from dataclasses import replace
 from engines.api import Capability, Sampling
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, describe, wrong
+from openai_compat.guides import GUIDE_FIELDS, check_tokens, read_allowed, read_bad_words
 from openai_compat.served import CallContext, ServedModel
 
 MAX_LOGIT_BIAS = 300
 MAX_STOP_TOKENS = 64
+MAX_PROMPT_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
 _INT64 = 2**63
 
 # Fields that a model may bring its own values for.
 HAVE_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
-SAMPLING_FIELDS = frozenset(
+SAMPLING_FIELDS = GUIDE_FIELDS | frozenset(
     {
         "frequency_penalty",
         "ignore_eos",
@@ -25,6 +27,7 @@ SAMPLING_FIELDS = frozenset(
         "min_p",
         "min_tokens",
         "presence_penalty",
+        "prompt_logprobs",
         "repetition_penalty",
         "seed",
         "stop_token_ids",
@@ -46,6 +49,9 @@ _NEEDS: tuple[tuple[str, Capability, tuple[object, ...]], ...] = (
     ("repetition_penalty", Capability.PENALTIES, (1,)),
     ("logit_bias", Capability.LOGIT_BIAS, ({},)),
     ("logprobs", Capability.LOGPROBS, ()),
+    ("prompt_logprobs", Capability.PROMPT_LOGPROBS, ()),
+    ("allowed_token_ids", Capability.GUIDES, ()),
+    ("bad_words", Capability.GUIDES, ([],)),
 )
 
 
@@ -73,8 +79,12 @@ def read_sampling(
         bias=_logit_bias(fields, vocab),
         stop_tokens=_stop_tokens(fields, model),
         logprobs=logprobs,
+        prompt_logprobs=fields.integer("prompt_logprobs", 0, MAX_PROMPT_LOGPROBS),
+        allowed=read_allowed(fields, vocab),
+        bad_words=read_bad_words(fields, model.tokenizer),
     )
     _require_capabilities(fields, model, logprobs=logprobs)
+    _check_something_is_left(fields, sampling)
     return sampling
 
 
@@ -112,17 +122,31 @@ def limit_tokens(sampling: Sampling, max_tokens: int) -> Sampling:
     return replace(sampling, max_tokens=max_tokens)
 
 
+def require(capability: Capability, model: ServedModel, param: str) -> None:
+    """Raises `RequestRejected` naming the field that needs what the model's engine lacks."""
+    if capability not in model.info.capabilities:
+        raise RequestRejected(
+            f"'{param}' needs {capability.value}, which the engine of this model does not offer.",
+            param=param,
+            code="unsupported_by_engine",
+        )
+
+
 def _require_capabilities(fields: Fields, model: ServedModel, *, logprobs: int | None) -> None:
-    offered = model.info.capabilities
     for name, capability, free in _NEEDS:
         given = logprobs if name == "logprobs" else fields.raw(name)
-        if given is not None and capability not in offered and given not in free:
-            raise RequestRejected(
-                f"'{fields.param(name)}' needs {capability.value}, which the engine of this model"
-                " does not offer.",
-                param=fields.param(name),
-                code="unsupported_by_engine",
-            )
+        if given is not None and given not in free:
+            require(capability, model, fields.param(name))
+
+
+def _check_something_is_left(fields: Fields, sampling: Sampling) -> None:
+    """Below `min_tokens` no stop token may be said, so something else must be allowed."""
+    allowed = sampling.allowed
+    if sampling.min_tokens and allowed is not None and allowed <= sampling.stop_tokens:
+        param = fields.param("allowed_token_ids")
+        raise RequestRejected(
+            f"'{param}' leaves only stop tokens, which 'min_tokens' holds back.", param=param
+        )
 
 
 def _or_default(given: float | None, model: ServedModel, name: str, neutral: float) -> float:
@@ -148,16 +172,6 @@ def _stop_tokens(fields: Fields, model: ServedModel) -> frozenset[int]:
     param = fields.param("stop_token_ids")
     own = frozenset() if fields.flag("ignore_eos") else model.stop_tokens
     return own.union(check_tokens(asked, model.info.vocab_size, param))
-
-
-def check_tokens(values: list[object], vocab_size: int, param: str) -> list[int]:
-    """The values as token ids. Raises `RequestRejected` naming the first that is none."""
-    tokens: list[int] = []
-    for place, value in enumerate(values):
-        if type(value) is not int or not 0 <= value < vocab_size:
-            raise wrong(f"{param}[{place}]", f"a token id from 0 to {vocab_size - 1}", value)
-        tokens.append(value)
-    return tokens
 
 
 def _logit_bias(fields: Fields, vocab_size: int) -> Mapping[int, float]:

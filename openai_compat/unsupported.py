@@ -13,13 +13,18 @@ Neutral = Mapping[str, tuple[object, ...]]  # field -> its neutral values; null 
 
 # Extensions of vLLM and SGLang, on both routes.
 ENGINE_EXTENSIONS: Neutral = {
-    "add_special_tokens": (),
-    "allowed_token_ids": ([],),
-    "bad_words": ([],),
-    "cache_salt": (),  # ours is derived from the API key
-    "continue_final_message": (False,),
+    "bootstrap_host": (),
+    "bootstrap_port": (),
+    "bootstrap_room": (),
+    "custom_labels": ({},),
+    "custom_logit_processor": (),
+    "custom_params": ({},),
+    "data_parallel_rank": (),
     "detokenize": (True,),
+    "disagg_prefill_dp_rank": (),
     "ebnf": (),
+    "ec_transfer_params": (),
+    "extra_key": (),
     "guided_backend": (),
     "guided_choice": (),
     "guided_decoding_backend": (),
@@ -27,34 +32,46 @@ ENGINE_EXTENSIONS: Neutral = {
     "guided_json": (),
     "guided_regex": (),
     "guided_whitespace_pattern": (),
-    "include_stop_str_in_output": (False,),
+    "images_config": ({},),
     "json_schema": (),
     "kv_transfer_params": (),
     "length_penalty": (1,),
     "logits_processors": ([],),
+    "logprob_token_ids": (),
     "lora_path": (),
-    "no_stop_trim": (False,),
+    "ngram_corpus_id": (),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "regex": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "session_params": (),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
+    "repetition_detection": (),
+    "request_id": (),
+    "return_cached_tokens_details": (False,),
+    "return_hidden_states": (False,),
+    "return_meta_info": (False,),
+    "return_mm_kwargs": (True,),
+    "return_prompt_token_ids": (False,),
+    "return_routed_experts": (False,),
+    "return_token_offsets": (False,),
+    "rid": (),
+    "routed_dp_rank": (),
+    "routed_experts_prompt_start": (0,),
+    "routed_experts_start_len": (0,),
+    "session_params": ({},),
+    "stop_regex": ([],),
+    "stream_interval": (1,),
     "structural_tag": (),
     "structured_outputs": (),
-    "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
     "vllm_xargs": ({},),
+    "watermarking": (False,),
 }
 
 
 def refuse_unsupported(fields: Fields, neutral: Neutral) -> None:
     """Raises `RequestRejected` (unsupported_parameter) for the first field that asks something."""
-    for name, values in neutral.items():
-        given = fields.raw(name)
-        if given is not None and not any(_same(given, value) for value in values):
+    for name, given in fields.values():
+        if given is None or name not in neutral:
+            continue
+        if not any(_same(given, value) for value in neutral[name]):
             raise unsupported(fields.param(name))
 
 

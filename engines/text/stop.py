@@ -10,12 +10,14 @@ class StopMatcher:
     reading makes the result independent of how the text is cut into pieces.
     """
 
-    __slots__ = ("_first", "_held", "_stops", "matched")
+    __slots__ = ("_first", "_held", "_keep", "_stops", "matched")
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
+        """With `keep`, the stop string that matched is shown, as the end of the text."""
         self._stops = tuple(sorted({stop for stop in stops if stop}, key=len, reverse=True))
         self._first = frozenset(stop[0] for stop in self._stops)
         self._held = ""
+        self._keep = keep
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
@@ -37,13 +39,13 @@ class StopMatcher:
         return "" if self.matched is not None else held
 
     def _first_match(self, text: str) -> int:
-        """Sets `matched` and returns where its string begins, or leaves it None."""
+        """Sets `matched` and returns where the shown text ends, or leaves it None."""
         first_end, start = len(text) + 1, 0
         for stop in self._stops:  # longest first, so a tie on the end keeps the longest
             found = text.find(stop)
             if found >= 0 and found + len(stop) < first_end:
                 first_end, start, self.matched = found + len(stop), found, stop
-        return start
+        return first_end if self._keep else start
 
     def _open_suffix(self, text: str) -> int:
         """Length of the longest suffix of `text` that some stop string begins with."""

@@ -45,9 +45,12 @@ class ChatShape:
         role: dict[str, object] = {"role": "assistant", "content": ""}
         return b"".join(event(self._chunk(index, role)) for index in range(count))
 
+    def text(self, index: int, text: str) -> bytes:
+        return self._heads[index] + json_bytes(text) + self._tail
+
     def piece(self, index: int, piece: Piece) -> bytes:
         if piece.deltas is None and not piece.entries:
-            return self._heads[index] + json_bytes(piece.text) + self._tail
+            return self.text(index, piece.text)
         wire = [told for delta in piece.parts if (told := self._told(delta)) is not None]
         if not piece.entries:
             return b"".join([event(self._chunk(index, delta)) for delta in wire])

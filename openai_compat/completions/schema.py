@@ -3,7 +3,8 @@
 from openai_compat.context import check_length
 from openai_compat.fields import Fields, wrong
 from openai_compat.options import OPTION_FIELDS
-from openai_compat.sampling import SAMPLING_FIELDS, check_tokens
+from openai_compat.guides import check_tokens
+from openai_compat.sampling import SAMPLING_FIELDS
 from openai_compat.served import ServedModel
 from openai_compat.unsupported import ENGINE_EXTENSIONS, Neutral
 

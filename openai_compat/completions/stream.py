@@ -44,9 +44,12 @@ class CompletionShape:
             return b""
         return b"".join(event(self._chunk(index, self._echo(index))) for index in range(count))
 
+    def text(self, index: int, text: str) -> bytes:
+        return self._heads[index] + json_bytes(text) + self._tail
+
     def piece(self, index: int, piece: Piece) -> bytes:
         if not piece.entries:
-            return self._heads[index] + json_bytes(piece.text) + self._tail
+            return self.text(index, piece.text)
         logprobs = legacy_logprobs(piece.entries, self._tokenizer)
         return event(self._chunk(index, piece.text, logprobs=logprobs))
 
