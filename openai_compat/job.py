@@ -65,3 +65,11 @@ class Job:
     stream: bool
     ignored: tuple[str, ...] = ()  # unknown body fields as the client spelled them
     constraint: Constraint | None = None  # to be compiled on trial before anything starts
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The answer of a call that needs no engine."""
+
+    body: bytes
+    ignored: tuple[str, ...] = ()  # as in Job

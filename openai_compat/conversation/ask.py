@@ -20,6 +20,7 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, object] | None = None
     strict: bool = False  # arguments are held to the schema also where calls are not forced
+    param: str = "tools"  # the field that holds the schema
 
     def for_template(self) -> dict[str, object]:
         """As chat templates list it."""
@@ -63,7 +64,7 @@ class FormatKind(StrEnum):
     REGEX = "regex"  # value: the expression
     GRAMMAR = "grammar"  # value: Lark text, as llguidance takes it
     CHOICE = "choice"  # value: a list of strings
-    STRUCTURAL_TAG = "structural_tag"  # value: the object the client sent, checked
+    STRUCTURAL_TAG = "structural_tag"  # value: a tuple of structural_tag.Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Conversation:
     thinking: Thinking = Thinking()
     template_kwargs: Mapping[str, object] = field(default_factory=dict)
     continue_final: bool = False  # go on with the last message, which is the assistant's
+    continue_param: str = "continue_final_message"  # the field that asked for it
     add_generation_prompt: bool = True
     param: str = "messages"  # the field a refusal of the conversation names
 
@@ -104,3 +106,4 @@ class Constraint:
 
     source: str  # what llguidance takes
     param: str
+    code: str = "invalid_grammar"  # of the refusal, where it cannot be compiled

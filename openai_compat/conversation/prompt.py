@@ -38,10 +38,12 @@ def prompt_text(conversation: Conversation, model: ServedModel, call: CallContex
             param=conversation.param,
             code="messages_refused_by_template",
         ) from refusal
-    return _cut(text, messages[-1]) if conversation.continue_final else text
+    if not conversation.continue_final:
+        return text
+    return _cut(text, messages[-1], conversation.continue_param)
 
 
-def _cut(text: str, final: Message) -> str:
+def _cut(text: str, final: Message, param: str) -> str:
     """The prompt up to the end of the last message's own words: the model goes on there."""
     said = str(final["content"])
     place = text.rfind(said.strip())
@@ -49,7 +51,7 @@ def _cut(text: str, final: Message) -> str:
         raise RequestRejected(
             "The last message cannot be continued: the model's chat template does not repeat its"
             " content as it is.",
-            param="continue_final_message",
+            param=param,
             code="messages_refused_by_template",
         )
     whole = said.lstrip()

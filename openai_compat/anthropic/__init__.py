@@ -1,0 +1,1 @@
+"""/v1/messages: Anthropic's dialect over the same conversations, tokens and errors."""

@@ -1,0 +1,161 @@
+"""The fields of a messages request: what is known, what is neutral, what is refused."""
+
+from dataclasses import dataclass
+
+from openai_compat.anthropic.content import check_cache_control, read_text
+from openai_compat.anthropic.notes import Ignored
+from openai_compat.anthropic.tools import read_tool_use
+from openai_compat.anthropic.turns import read_turns
+from openai_compat.conversation.ask import AnswerFormat, Conversation, FormatKind, Thinking
+from openai_compat.conversation.json_schema import check_schema
+from openai_compat.errors import RequestRejected
+from openai_compat.fields import Fields, wrong
+from openai_compat.sampling import MAX_TOKENS
+from openai_compat.served import ServedModel
+from openai_compat.unsupported import Neutral, refuse_unsupported, unsupported
+
+MAX_STOPS = 16
+MAX_STOP_BYTES = 256
+_MAX_USER_CHARS = 512
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_THINKING = ("enabled", "disabled", "adaptive", "between_tools")
+_DISPLAYS = ("summarized", "omitted")
+
+SAMPLING = ("temperature", "top_k", "top_p")
+_CONVERSATION = frozenset(
+    {
+        "cache_control",
+        "messages",
+        "model",
+        "output_config",
+        "output_format",
+        "system",
+        "thinking",
+        "tool_choice",
+        "tools",
+    }
+)
+_CALL = frozenset({"max_tokens", "metadata", "service_tier", "stop_sequences", "stream", *SAMPLING})
+
+UNSUPPORTED: Neutral = {
+    "billing_policy": (),
+    "compaction": (),
+    "container": (),
+    "context_management": (),
+    "diagnostics": (),
+    "fallback_credit_token": (),
+    "fallbacks": ([],),
+    "inference_geo": (),
+    "mcp_servers": ([],),
+    "speed": ("standard",),
+    "thread": (),
+}
+
+KNOWN = _CALL | _CONVERSATION | UNSUPPORTED.keys()
+KNOWN_TO_COUNT = _CONVERSATION | UNSUPPORTED.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The conversation of a request. `omit_thinking`: its thoughts are not to be shown."""
+
+    conversation: Conversation
+    omit_thinking: bool
+
+
+def read_conversation(fields: Fields, model: ServedModel, ignored: Ignored) -> Asked:
+    """What both routes read. Raises `RequestRejected` naming the field at fault."""
+    refuse_unsupported(fields, UNSUPPORTED)
+    check_cache_control(fields, ignored)
+    turns = read_turns(fields, ignored)
+    system = read_text(fields, "system", ignored)
+    lead = ({"role": "system", "content": system},) if system else ()
+    config = fields.nested("output_config") or Fields({})
+    if config.raw("task_budget") is not None:
+        raise unsupported(config.param("task_budget"))
+    ignored.note(config, ("effort", "format", "task_budget"))
+    thinking = fields.nested("thinking") or Fields({})
+    ignored.note(thinking, ("type", "budget_tokens", "display"))
+    conversation = Conversation(
+        messages=(*lead, *turns.messages),
+        tool_use=read_tool_use(fields, ignored),
+        format=_format(fields, config),
+        thinking=_thinking(thinking, config.one_of("effort", _EFFORTS), model),
+        continue_final=turns.prefill,
+        continue_param="messages",
+    )
+    return Asked(conversation, thinking.one_of("display", _DISPLAYS) == "omitted")
+
+
+def check_labels(fields: Fields, ignored: Ignored) -> None:
+    """Fields that label a call and change nothing in its answer; still checked."""
+    metadata = fields.nested("metadata") or Fields({})
+    metadata.text("user_id", _MAX_USER_CHARS)
+    ignored.note(metadata, ("user_id",))
+    fields.one_of("service_tier", ("auto", "standard_only"))
+
+
+def read_max_tokens(fields: Fields) -> int:
+    """Required, as Anthropic has it."""
+    most = fields.integer("max_tokens", 1, MAX_TOKENS)
+    if most is None:
+        raise RequestRejected("'max_tokens' is missing.", param="max_tokens")
+    return most
+
+
+def check_budget(fields: Fields, max_tokens: int) -> None:
+    """Thinking is part of the answer, so its budget must leave room for the rest."""
+    thinking = fields.nested("thinking") or Fields({})
+    budget = thinking.integer("budget_tokens", 1, MAX_TOKENS)
+    if budget is not None and budget >= max_tokens:
+        raise wrong(thinking.param("budget_tokens"), f"less than max_tokens, {max_tokens}", budget)
+
+
+def read_stops(fields: Fields) -> tuple[str, ...]:
+    """The stop sequences."""
+    stops = fields.items("stop_sequences", MAX_STOPS) or []
+    for place, stop in enumerate(stops):
+        if not isinstance(stop, str) or not 0 < len(stop.encode()) <= MAX_STOP_BYTES:
+            wanted = f"a string of 1 to {MAX_STOP_BYTES} bytes"
+            raise wrong(f"{fields.param('stop_sequences')}[{place}]", wanted, stop)
+    return tuple(str(stop) for stop in stops)
+
+
+def _thinking(thinking: Fields, effort: str | None, model: ServedModel) -> Thinking:
+    kind = thinking.one_of("type", _THINKING)
+    budget = thinking.integer("budget_tokens", 1, MAX_TOKENS)
+    if kind is None and thinking.path:
+        raise wrong(thinking.param("type"), "one of " + ", ".join(_THINKING), None)
+    if kind == "between_tools":
+        raise unsupported(thinking.param("type"))
+    if kind != "enabled" and budget is not None:
+        raise wrong(thinking.param("budget_tokens"), "nothing without 'type' enabled", budget)
+    if kind != "enabled":
+        return Thinking(enabled=False if kind == "disabled" else None, effort=effort)
+    if budget is None:
+        raise wrong(thinking.param("budget_tokens"), "a number of tokens", None)
+    if model.syntax.reasoning is None:
+        raise RequestRejected(
+            "This model does not think before it answers: leave 'thinking' out, or let it be"
+            " adaptive.",
+            param="thinking.type",
+            code="unsupported_by_model",
+        )
+    return Thinking(enabled=True, effort=effort, budget=budget)
+
+
+def _format(fields: Fields, config: Fields) -> AnswerFormat | None:
+    """The schema of the answer; `output_format` is the older place of it."""
+    older, newer = fields.nested("output_format"), config.nested("format")
+    if older is not None and newer is not None:
+        raise RequestRejected(
+            "'output_format' and 'output_config.format' are the same thing; send one.",
+            param="output_format",
+        )
+    given = newer or older
+    if given is None:
+        return None
+    if given.one_of("type", ("json_schema",)) is None:
+        raise wrong(given.param("type"), "json_schema", None)
+    param = given.param("schema")
+    return AnswerFormat(FormatKind.JSON_SCHEMA, check_schema(given.raw("schema"), param), param)
