@@ -56,7 +56,7 @@ DONE_BEFORE = MappingProxyType(
         "first token": 0.95,
     }
 )
-_TORCH_CAN = frozenset(Capability) - {Capability.PROMPT_LOGPROBS}
+_TORCH_CAN = frozenset(Capability)
 _LEDGER_CAN = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint

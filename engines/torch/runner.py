@@ -1,5 +1,7 @@
 """The torch step runner: copy blocks, one forward pass over all rows of a plan, sample."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,7 +12,14 @@ from engines.torch.attention import Paged
 from engines.torch.batch import Packer
 from engines.torch.kv import KvBlocks
 from engines.torch.loading import LoadedModel
+from engines.torch.prompt_scores import PromptScorer, PromptScores
 from engines.torch.sampler import Draw, Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    draw: Draw
+    prompts: dict[int, PromptScores]
 
 
 class TorchRunner:
@@ -49,13 +58,16 @@ class TorchRunner:
         )
         guides = LaneGuides(facts.vocab_size, grammars)
         self._sampler = Sampler(max_lanes=max_lanes, vocab=facts.vocab_size, guides=guides)
+        self._prompts = PromptScorer(loaded.module)
 
-    def launch(self, plan: StepPlan) -> Draw:
+    def launch(self, plan: StepPlan) -> _Ticket:
         lanes = plan.sample_lanes.astype(np.int64)
         for start in plan.starts:
             self._sampler.start(start)
+            self._prompts.start(start)
         with torch.inference_mode():
-            return self._sampler.sample(self.logits(plan), lanes)
+            draw = self._sampler.sample(self.logits(plan), lanes)
+            return _Ticket(draw, self._prompts.feed(plan))
 
     def logits(self, plan: StepPlan) -> torch.Tensor:
         """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
@@ -75,16 +87,19 @@ class TorchRunner:
             return logits
 
     def collect(self, ticket: object) -> StepResult:
-        if not isinstance(ticket, Draw):
+        if not isinstance(ticket, _Ticket):
             raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
         with torch.inference_mode():
-            drawn = self._sampler.finish(ticket)
+            drawn = self._sampler.finish(ticket.draw)
+            prompts = {index: scores.read() for index, scores in ticket.prompts.items()}
         return StepResult(
             drawn.tokens.astype(np.int32),
             drawn.logprobs,
+            prompt_logprobs=prompts,
             forced=drawn.steered.forced,
             failed=drawn.steered.failed,
         )
 
     def close(self) -> None:
         self._kv = self._module = None
+        self._prompts.close()

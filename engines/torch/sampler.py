@@ -132,7 +132,7 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         """Tokens, and whether the `width` most likely ones held all that each row may draw."""
         state, device = self._state, weights.device
-        ids = _descending(weights, width)
+        ids = descending(weights, width)
         ordered = weights.gather(1, ids)
         mass = ordered.cumsum(dim=-1, dtype=torch.float64)
         ends = torch.full((len(lanes),), width, device=device)
@@ -163,7 +163,7 @@ class Sampler:
             return draw
         at = _tensor(samples, raw.device)
         logits = torch.log_softmax(raw[at], dim=-1)
-        top_ids = _descending(logits, int(asked.max()))
+        top_ids = descending(logits, int(asked.max()))
         ids = torch.cat([draw.tokens[at][:, None], top_ids], dim=1)
         return Draw(draw.lanes, draw.tokens, draw.healthy, samples, logits.gather(1, ids), top_ids)
 
@@ -221,7 +221,7 @@ def _invert(mass: Tensor, total: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(mass, target, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
 
 
-def _descending(values: Tensor, width: int) -> Tensor:
+def descending(values: Tensor, width: int) -> Tensor:
     """Ids int64 [rows, width] of the largest float32 values, equal ones by lowest id.
 
     topk leaves the order of ties open, so it sorts unique keys: the value's bits, made to order as

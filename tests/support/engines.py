@@ -119,6 +119,8 @@ class Answer:
     finish: Finish | None = None
     cached: int = 0
     events: int = 0
+    logprobs: list = field(default_factory=list)
+    prompt_logprobs: list | None = None
 
 
 async def read(stream: TokenStream) -> dict[int, Answer]:
@@ -128,6 +130,10 @@ async def read(stream: TokenStream) -> dict[int, Answer]:
         answer = answers.setdefault(event.choice, Answer())
         assert answer.finish is None, "an event after the finish"
         answer.tokens += event.tokens
+        answer.logprobs += event.logprobs or []
+        if event.prompt_logprobs is not None:
+            assert answer.events == 0, "prompt log-probabilities after the first event"
+            answer.prompt_logprobs = list(event.prompt_logprobs)
         answer.finish = event.finish
         answer.cached = event.cached
         answer.events += 1
