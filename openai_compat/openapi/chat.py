@@ -15,7 +15,7 @@ from openai_compat.openapi.shapes import (
     number,
     record,
     ref,
-    request_fields,
+    request,
     text,
     words,
 )
@@ -122,9 +122,7 @@ _DELTA = record(
     }
 )
 SCHEMAS: dict[str, Schema] = {
-    "ChatCompletionRequest": record(
-        request_fields(frozenset(KNOWN), UNSUPPORTED, DESCRIBED), required=("model", "messages")
-    ),
+    "ChatCompletionRequest": request(KNOWN, UNSUPPORTED, DESCRIBED, required=("model", "messages")),
     "ChatCompletion": answer(
         {
             **_HEAD,

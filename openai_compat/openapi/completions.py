@@ -13,9 +13,8 @@ from openai_compat.openapi.shapes import (
     items,
     nullable,
     number,
-    record,
     ref,
-    request_fields,
+    request,
     text,
     words,
 )
@@ -68,9 +67,7 @@ _HEAD = {
     "system_fingerprint": text("Changes with the model and what computes it."),
 }
 SCHEMAS: dict[str, Schema] = {
-    "CompletionRequest": record(
-        request_fields(frozenset(KNOWN), UNSUPPORTED, DESCRIBED), required=("model", "prompt")
-    ),
+    "CompletionRequest": request(KNOWN, UNSUPPORTED, DESCRIBED, required=("model", "prompt")),
     "Completion": answer(
         {
             **_HEAD,

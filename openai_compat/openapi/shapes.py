@@ -1,6 +1,6 @@
 """The few JSON Schema shapes that the descriptions are written in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Schema = dict[str, object]
 
@@ -70,19 +70,24 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def request_fields(
-    known: frozenset[str],
+def request(
+    known: Iterable[str],
     unsupported: Mapping[str, tuple[object, ...]],
     described: Mapping[str, Schema],
-) -> dict[str, Schema]:
-    """The properties of a request: what is acted on as `described`, the rest by what is neutral.
-
-    Raises KeyError for a field that a reader acts on and nobody has described.
-    """
-    return {
-        name: neutral(unsupported[name]) if name in unsupported else nullable(described[name])
+    *,
+    required: Sequence[str],
+) -> Schema:
+    """A request: what is acted on as `described` (a test asks for all), the rest by its neutrals."""
+    fields = {
+        name: neutral(unsupported[name]) if name in unsupported else _optional(name, described)
         for name in sorted(known)
+        if name not in required
     }
+    return record({**{n: described[n] for n in required}, **fields}, required=required)
+
+
+def _optional(name: str, described: Mapping[str, Schema]) -> Schema:
+    return nullable(described[name]) if name in described else {}
 
 
 def neutral(values: tuple[object, ...]) -> Schema:
