@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from engines.errors import EngineError
 from gateway.auth import Keyring
 from gateway.cross_origin import CrossOrigin
+from gateway.dialects import errors_of
 from gateway.edge import METRICS, PUBLIC, Access, Edge
 from gateway.exchange import Exchange, Outcome
 from gateway.host_guard import HostGuard
@@ -20,7 +21,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.rest import chat, completions, docs, events, health, models
+from gateway.rest import chat, completions, docs, events, health, messages, models
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
@@ -49,6 +50,7 @@ def create_app(
     routers = (
         chat.routes(calls),
         completions.routes(calls),
+        messages.routes(calls),
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
         events.routes(lifecycle),
@@ -75,7 +77,7 @@ def _access(settings: Settings) -> Access:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    response = error_response(error)
+    response = error_response(error, errors_of(request.scope))
     if isinstance(error, EngineError) and response.status_code >= 500:
         log_fault(error, Exchange.of(request.scope).id)  # any other fault goes on to the edge
     return response
@@ -89,7 +91,10 @@ async def _other_method(
     for route in routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             allowed |= route.methods or set()
-    response = Response(status_code=204) if request.method == "OPTIONS" else error_response(error)
+    if request.method == "OPTIONS":
+        response = Response(status_code=204)
+    else:
+        response = error_response(error, errors_of(request.scope))
     response.headers["allow"] = ", ".join(sorted(allowed))
     return response
 

@@ -9,6 +9,7 @@ from openai_compat.errors import Unauthorized
 
 _SALT_KEY = b"penstock.cache-salt.v1"
 _SALT_BYTES = 16
+_BEARER, _BARE = b"authorization", b"x-api-key"
 
 
 class Keyring:
@@ -27,21 +28,34 @@ class Keyring:
         return not self._digests
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The caller's cache salt. Raises Unauthorized without exactly one good bearer key."""
+        """The caller's cache salt. Raises Unauthorized without exactly one good key.
+
+        `Authorization: Bearer` is OpenAI's place for it and `x-api-key` Anthropic's; a key is good
+        in either, on every route.
+        """
         if self.open:
             return b""
-        credentials = [value for name, value in headers if name == b"authorization"]
+        credentials = [header for header in headers if header[0] in (_BEARER, _BARE)]
         if len(credentials) != 1:
-            raise Unauthorized("Send one header `Authorization: Bearer <API key>`.")
-        scheme, _, key = credentials[0].partition(b" ")
-        if scheme.lower() != b"bearer" or not self._knows(key.strip()):
+            raise Unauthorized(
+                "Send one header `Authorization: Bearer <API key>`, or one `x-api-key: <API key>`."
+            )
+        key = _key(*credentials[0])
+        if key is None or not self._knows(key):
             raise Unauthorized("The API key is not valid here.")
-        return cache_salt(key.strip())
+        return cache_salt(key)
 
     def _knows(self, key: bytes) -> bool:
         given = _digest(key)
         # No early exit: the time must not tell which key, if any, matched.
         return sum(compare_digest(given, known) for known in self._digests) > 0
+
+
+def _key(name: bytes, value: bytes) -> bytes | None:
+    if name == _BARE:
+        return value.strip()
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
 
 
 def cache_salt(key: bytes) -> bytes:

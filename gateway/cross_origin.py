@@ -16,6 +16,7 @@ from openai_compat.errors import RequestRejected
 
 EXPOSED = (
     "x-request-id",
+    "request-id",
     "retry-after",
     "retry-after-ms",
     "x-should-retry",

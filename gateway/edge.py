@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth import Keyring
 from gateway.cross_origin import CrossOrigin
+from gateway.dialects import errors_of, id_headers
 from gateway.exchange import Exchange, Outcome, request_id
 from gateway.framing import check_framing
 from gateway.host_guard import HostGuard
@@ -62,18 +63,19 @@ class Edge:
         exchange = Exchange(request_id(scope["headers"]), scope["method"], self._clock())
         exchange.attach(scope)
         self._metrics.begin()
-        marks = self._access.origins.headers(scope)
+        scope["path"] = canonical(scope["path"])
+        tags = [*id_headers(scope), *self._access.origins.headers(scope)]
         try:
-            await self._serve(scope, receive, _tagged(send, exchange, marks), exchange)
+            await self._serve(scope, receive, _tagged(send, exchange, tags), exchange)
         finally:
             self._close(scope, exchange)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        scope["path"] = canonical(scope["path"])
+        spelled = errors_of(scope)
         try:
             answer = self._admit(scope, exchange)
         except ApiError as refusal:
-            answer = error_response(refusal)
+            answer = error_response(refusal, spelled)
         if answer is not None:
             await answer(scope, receive, send)
             return
@@ -82,14 +84,14 @@ class Edge:
         except asyncio.CancelledError:  # by the end of the server, and by nothing else
             exchange.cut = True
             if exchange.status == 0:
-                await error_response(draining())(scope, receive, send)
+                await error_response(draining(), spelled)(scope, receive, send)
             raise
         except Exception as error:
             if exchange.outcome is Outcome.FAILED:
                 raise  # told and logged already; the server cuts the connection
             log_fault(error, exchange.id)
             if exchange.status == 0:
-                await error_response(error)(scope, receive, send)
+                await error_response(error, spelled)(scope, receive, send)
 
     def _admit(self, scope: Scope, exchange: Exchange) -> Response | None:
         """The answer where none of the application's is needed. Raises ApiError."""
@@ -125,9 +127,7 @@ def canonical(path: str) -> str:
     return f"{_API}{path}"
 
 
-def _tagged(send: Send, exchange: Exchange, marks: list[tuple[bytes, bytes]]) -> Send:
-    tags = [(b"x-request-id", exchange.id.encode()), *marks]
-
+def _tagged(send: Send, exchange: Exchange, tags: list[tuple[bytes, bytes]]) -> Send:
     async def tagged(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]

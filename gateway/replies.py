@@ -5,6 +5,7 @@ import math
 from fastapi import Response
 from starlette.exceptions import HTTPException
 
+from gateway.dialects import ErrorBody
 from openai_compat.errors import (
     ErrorReply,
     MethodNotAllowed,
@@ -23,10 +24,10 @@ def json_response(
     return Response(body, status, headers, media_type=JSON)
 
 
-def error_response(error: BaseException) -> Response:
-    """Any failure as the nested OpenAI object with the headers that the official SDKs obey."""
+def error_response(error: BaseException, body: ErrorBody = ErrorReply.body) -> Response:
+    """Any failure as its client's dialect has it, with the headers that the official SDKs obey."""
     reply = reply_for(error)
-    return json_response(reply.body(), reply.status, {**error_headers(reply), **_allow(error)})
+    return json_response(body(reply), reply.status, {**error_headers(reply), **_allow(error)})
 
 
 def reply_for(error: BaseException) -> ErrorReply:

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
@@ -18,12 +18,15 @@ from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
 from gateway.rest.sse import Pace, TokenStreamResponse
 from openai_compat.body import parse_body
-from openai_compat.job import Job
+from openai_compat.job import Job, Prepared
 from openai_compat.models import find
 from openai_compat.options import requested_model
 from openai_compat.served import CallContext, ServedModel
 
-Lower = Callable[[dict[str, Any], ServedModel, CallContext], Job]
+T = TypeVar("T")
+Lowering = Callable[[dict[str, Any], ServedModel, CallContext], T]
+Lower = Lowering[Job]
+Make = Lowering[Prepared]
 
 # Larger bodies are parsed and tokenised off the loop: 1 MiB of text takes about half a second.
 _INLINE_BYTES = 8192
@@ -51,12 +54,22 @@ class CallRunner:
         job = await self._lowered(raw, serving, exchange, lower)
         # Lowering may have waited for a thread: the engine may be draining by now.
         call = await self._lifecycle.serving().dispatcher.start(job, exchange)
-        headers = _notes(job)
+        headers = _notes(job.ignored)
         if job.stream:
             return TokenStreamResponse(call, self._pace, headers)
         return json_response(await _answer(call, request), headers=headers)
 
-    async def _lowered(self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lower) -> Job:
+    async def prepare(self, request: Request, make: Make) -> Response:
+        """For a route that needs the model's text side and not its engine."""
+        serving = self._lifecycle.serving()
+        async with self._lifecycle.arrival():
+            raw = await self._reader.read(request.headers, request.receive)
+        prepared = await self._lowered(raw, serving, Exchange.of(request.scope), make)
+        return json_response(prepared.body, headers=_notes(prepared.ignored))
+
+    async def _lowered(
+        self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lowering[T]
+    ) -> T:
         exchange.call_id = secrets.token_hex(12)
         context = CallContext(
             # Never the client's x-request-id: two calls may carry the same one.
@@ -66,7 +79,7 @@ class CallRunner:
             cache_salt=exchange.salt,
         )
 
-        def parse_and_lower() -> Job:
+        def parse_and_lower() -> T:
             body = parse_body(raw)
             model = find(serving.models, requested_model(body))
             exchange.model = model.name
@@ -90,7 +103,7 @@ async def _answer(call: Call, request: Request) -> bytes:
         await call.aclose()
 
 
-def _notes(job: Job) -> dict[str, str]:
+def _notes(ignored: Iterable[str]) -> dict[str, str]:
     # Names come from the client: only what is harmless in a header is repeated.
-    named = [name for name in job.ignored if _NAMEABLE.fullmatch(name)][:_MAX_NAMED]
+    named = [name for name in ignored if _NAMEABLE.fullmatch(name)][:_MAX_NAMED]
     return {"x-ignored-params": ", ".join(named)} if named else {}
