@@ -1,13 +1,20 @@
 """The fields of a messages request: what is known, what is neutral, what is refused."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openai_compat.anthropic.content import check_cache_control, read_text
 from openai_compat.anthropic.notes import Ignored
 from openai_compat.anthropic.tools import read_tool_use
 from openai_compat.anthropic.turns import read_turns
-from openai_compat.conversation.ask import AnswerFormat, Conversation, FormatKind, Thinking
+from openai_compat.conversation.ask import (
+    AnswerFormat,
+    Conversation,
+    FormatKind,
+    Thinking,
+    ToolMode,
+)
 from openai_compat.conversation.json_schema import check_schema
+from openai_compat.conversation.thinking import check_thinking, thinking_variables
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
 from openai_compat.sampling import MAX_TOKENS
@@ -18,6 +25,13 @@ MAX_STOPS = 16
 MAX_STOP_BYTES = 256
 _MAX_USER_CHARS = 512
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_ON = Thinking(enabled=True)
+_DEFAULT_EFFORT = "high"
+_THINKING_PARAMS = {
+    "enabled": "thinking.type",
+    "effort": "output_config.effort",
+    "budget": "thinking.budget_tokens",
+}
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 _DISPLAYS = ("summarized", "omitted")
 
@@ -84,7 +98,20 @@ def read_conversation(fields: Fields, model: ServedModel, ignored: Ignored) -> A
         continue_final=turns.prefill,
         continue_param="messages",
     )
+    _check_prefill(conversation)
     return Asked(conversation, thinking.one_of("display", _DISPLAYS) == "omitted")
+
+
+def _check_prefill(conversation: Conversation) -> None:
+    """A grammar decides on the answer from its first token, which here is said already."""
+    use, form = conversation.tool_use, conversation.format
+    held = use.mode is ToolMode.REQUIRED or any(tool.strict for tool in use.callable_tools)
+    if conversation.continue_final and (form is not None or held):
+        raise RequestRejected(
+            "A last message of the assistant is continued, which cannot be done under a grammar:"
+            " leave it out, or 'output_config.format', a forced 'tool_choice' and strict 'tools'.",
+            param="messages",
+        )
 
 
 def check_labels(fields: Fields, ignored: Ignored) -> None:
@@ -127,21 +154,18 @@ def _thinking(thinking: Fields, effort: str | None, model: ServedModel) -> Think
     if kind is None and thinking.path:
         raise wrong(thinking.param("type"), "one of " + ", ".join(_THINKING), None)
     if kind == "between_tools":
-        raise unsupported(thinking.param("type"))
-    if kind != "enabled" and budget is not None:
-        raise wrong(thinking.param("budget_tokens"), "nothing without 'type' enabled", budget)
-    if kind != "enabled":
-        return Thinking(enabled=False if kind == "disabled" else None, effort=effort)
-    if budget is None:
-        raise wrong(thinking.param("budget_tokens"), "a number of tokens", None)
-    if model.syntax.reasoning is None:
-        raise RequestRejected(
-            "This model does not think before it answers: leave 'thinking' out, or let it be"
-            " adaptive.",
-            param="thinking.type",
-            code="unsupported_by_model",
-        )
-    return Thinking(enabled=True, effort=effort, budget=budget)
+        raise unsupported(thinking.param("type"), " with this value")
+    if (kind == "enabled") is (budget is None):
+        wanted = "a number of tokens" if budget is None else "nothing unless 'type' is enabled"
+        raise wrong(thinking.param("budget_tokens"), wanted, budget)
+    enabled = {"enabled": True, "disabled": False}.get(kind or "")
+    asked = Thinking(enabled, effort, budget)
+    if enabled and model.syntax.reasoning and not thinking_variables(_ON, model):
+        asked = replace(asked, enabled=None)  # it thinks whatever it is told
+    if effort == _DEFAULT_EFFORT and not thinking_variables(Thinking(effort=effort), model):
+        asked = replace(asked, effort=None)  # the same as not to ask
+    check_thinking(asked, model, _THINKING_PARAMS)
+    return asked
 
 
 def _format(fields: Fields, config: Fields) -> AnswerFormat | None:
