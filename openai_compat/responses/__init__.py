@@ -1,0 +1,1 @@
+"""/v1/responses: schema, items, lowering, the event stream, and what is stored."""

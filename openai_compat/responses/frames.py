@@ -1,0 +1,54 @@
+"""Events of a response as bytes, numbered densely from 0.
+
+A delta is a head, a number, the item it belongs to, and the text: all but number and text are made
+once per item, so a frame costs no JSON object.
+"""
+
+from collections.abc import Mapping
+
+from openai_compat.sse import json_bytes
+
+_PAD_TO = 16  # characters; obfuscated deltas are all of a multiple of it
+_PAD = b"~" * _PAD_TO
+
+
+class Events:
+    """Writes the events of one response. Silent, it writes nothing: answers that do not stream."""
+
+    __slots__ = ("number", "obfuscated", "silent")
+
+    def __init__(self, *, silent: bool = False, obfuscated: bool = False) -> None:
+        self.number = 0
+        self.silent = silent
+        self.obfuscated = obfuscated
+
+    def event(self, kind: str, fields: Mapping[str, object]) -> bytes:
+        """One event; its type stands in the event line and in the object, as clients read either"""
+        if self.silent:
+            return b""
+        data = json_bytes({"type": kind, "sequence_number": self.number, **fields})
+        self.number += 1
+        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+class Deltas:
+    """The deltas of one part of one item."""
+
+    __slots__ = ("_events", "_head", "_middle")
+
+    def __init__(self, events: Events, kind: str, place: Mapping[str, object]) -> None:
+        self._events = events
+        self._head = f'event: {kind}\ndata: {{"type":"{kind}","sequence_number":'.encode()
+        self._middle = b"," + json_bytes(place)[1:-1] + b',"delta":'
+
+    def write(self, text: str, more: bytes = b"") -> bytes:
+        """One delta; `more` are further members of its object, as JSON, with a comma before."""
+        events = self._events
+        if events.silent:
+            return b""
+        shown = json_bytes(text)
+        if events.obfuscated:
+            more += b',"obfuscation":"' + _PAD[len(shown) % _PAD_TO :] + b'"'
+        number = b"%d" % events.number
+        events.number += 1
+        return self._head + number + self._middle + shown + more + b"}\n\n"

@@ -1,0 +1,162 @@
+"""The renderer of a response: engine events to its event stream, or to one object at the end.
+
+Both come from the same output items, so they cannot differ.
+
+```
+created  [queued]  in_progress  items...  completed | incomplete
+                                          failed  error
+                                          error (cancelled)
+```
+"""
+
+from dataclasses import replace
+
+from engines.api import GenerationRequest, TokenEvent
+from openai_compat.choice import Choice, Ending, Piece
+from openai_compat.errors import ErrorReply
+from openai_compat.job import Rendered, Usage
+from openai_compat.logprobs import ChatLogprobs
+from openai_compat.output.delta import Text
+from openai_compat.responses.frames import Events
+from openai_compat.responses.output import ItemStatus, Output
+from openai_compat.responses.snapshot import Snapshots, Status
+from openai_compat.sse import json_bytes
+
+_NOTHING = Rendered(b"")
+CANCELLED = ErrorReply(
+    400, "invalid_request_error", "response_cancelled", "The response was cancelled."
+)
+
+
+class ResponseRenderer:
+    """Implements `job.Renderer`, and tells the response as it is at any moment.
+
+    A response in the background is queued until the engine has begun with it.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        choice: Choice,
+        snapshots: Snapshots,
+        output: Output,
+        events: Events,
+        logprobs: ChatLogprobs | None,
+    ) -> None:
+        self._prompt_tokens = len(request.prompt)
+        self._choice = choice
+        self._snapshots = snapshots
+        self._output = output
+        self._events = events
+        self._logprobs = logprobs
+        self._pending: list[bytes] = []  # logprobs of tokens whose text is not known yet
+        self._cached = 0
+        self._error: ErrorReply | None = None
+        self._background = bool(snapshots.echo["background"])
+        self.status = Status.QUEUED if self._background else Status.IN_PROGRESS
+
+    def begin(self) -> bytes:
+        created = self._tell("response.created")
+        if self._background:
+            return created + self._tell("response.queued")
+        return created + self._tell("response.in_progress")
+
+    def feed(self, request: int, event: TokenEvent) -> Rendered:  # noqa: ARG002 - there is one
+        if self._ending() is not None:
+            return _NOTHING
+        frames = b""
+        if self.status is Status.QUEUED:
+            self.status = Status.IN_PROGRESS
+            frames = self._tell("response.in_progress")
+        self._cached = max(self._cached, event.cached)
+        if self._logprobs is None:
+            frames += self._show(self._choice.feed(event))
+        else:
+            frames += self._feed_each(event)
+        finish = self._ending()
+        ended = (0,) if finish is not None and event.finish is None else ()
+        return Rendered(frames, ended, finish)
+
+    def finish(self) -> bytes:
+        ending = self._ending()
+        if ending is None:
+            raise RuntimeError("the choice has not finished")
+        cut = ending is Ending.LENGTH
+        frames = self._output.at_least_a_message()
+        frames += self._output.rest(b",".join(self._pending))
+        frames += self._output.close(ItemStatus.INCOMPLETE if cut else ItemStatus.COMPLETED)
+        self.status = Status.INCOMPLETE if cut else Status.COMPLETED
+        return frames + self._tell(f"response.{self.status.value}")
+
+    def fold(self) -> bytes:
+        self.finish()
+        return self.body()
+
+    def fail(self, error: ErrorReply) -> bytes:
+        """`response.failed` for who reads the response, then `error`, which stock SDKs raise."""
+        frames = self._break_off(Status.FAILED, error)
+        return frames + self._tell("response.failed") + self._error_event(error)
+
+    def cancel(self) -> bytes:
+        """The end of a response that somebody cancelled."""
+        return self._break_off(Status.CANCELLED, None) + self._error_event(CANCELLED)
+
+    def body(self) -> bytes:
+        """The response as it is now, as JSON."""
+        return json_bytes(self._object())
+
+    @property
+    def usage(self) -> Usage:
+        choice = self._choice
+        return Usage(
+            self._prompt_tokens, choice.completion_tokens, self._cached, choice.reasoning_tokens
+        )
+
+    def _ending(self) -> Ending | None:
+        return self._choice.finish
+
+    def _feed_each(self, event: TokenEvent) -> bytes:
+        """One token at a time: which item a logprob belongs to must not depend on the grouping."""
+        frames, last = b"", len(event.tokens) - 1
+        for place, token in enumerate(event.tokens):
+            one = replace(
+                event,
+                tokens=[token],
+                logprobs=None if event.logprobs is None else [event.logprobs[place]],
+                finish=event.finish if place == last else None,
+            )
+            frames += self._show(self._choice.feed(one))
+            if self._ending() is not None:
+                return frames
+        return frames if event.tokens else self._show(self._choice.feed(event))
+
+    def _show(self, piece: Piece) -> bytes:
+        if self._logprobs is not None and piece.entries:
+            self._pending.append(self._logprobs.objects(piece.entries))
+        frames = []
+        for delta in piece.parts:
+            logprobs = b",".join(self._pending) if self._pending else b""
+            frames.append(self._output.take(delta, logprobs if isinstance(delta, Text) else b""))
+            self._pending.clear()
+        return b"".join(frames)
+
+    def _break_off(self, status: Status, error: ErrorReply | None) -> bytes:
+        frames = self._output.close(ItemStatus.INCOMPLETE)
+        self.status, self._error = status, error
+        return frames
+
+    def _error_event(self, error: ErrorReply) -> bytes:
+        """Flat, as documented, and nested, as it is on the wire of OpenAI and as SDKs look for."""
+        told = {"code": error.code, "message": error.message, "param": error.param}
+        return self._events.event("error", {**told, "error": {"type": error.type, **told}})
+
+    def _tell(self, kind: str) -> bytes:
+        if self._events.silent:
+            return b""
+        return self._events.event(kind, {"response": self._object()})
+
+    def _object(self) -> dict[str, object]:
+        usage = None if self.status.live else self.usage
+        return self._snapshots.object(
+            self.status, self._output.items(), usage=usage, error=self._error
+        )

@@ -1,0 +1,121 @@
+"""What is kept of a response, and what later requests take from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
+
+from openai_compat.errors import NotFound, RequestRejected
+from openai_compat.responses.ids import owner
+from openai_compat.responses.items import Item
+from openai_compat.responses.snapshot import Status
+
+_OVERHEAD_BYTES = 1024  # of the objects around the bytes
+_CONTINUED = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose response it is, and its id: nobody finds another tenant's."""
+
+    tenant: bytes
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """One response. Items and object are JSON: a tenth of what they take as Python objects."""
+
+    key: Key
+    status: Status
+    body: bytes  # the response object
+    input: bytes  # its own input items, an array
+    previous: str | None
+    background: bool
+    events: Sequence[bytes] = ()  # by sequence number; kept of responses in the background
+
+    @property
+    def size(self) -> int:
+        """Bytes without events."""
+        return _OVERHEAD_BYTES + len(self.body) + len(self.input)
+
+    def input_items(self) -> list[Item]:
+        """What it was given itself."""
+        return cast("list[Item]", msgspec.json.decode(self.input))
+
+    def output_items(self) -> list[Item]:
+        """What it gave."""
+        return cast("list[Item]", msgspec.json.decode(self.body)["output"])
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The stored responses that a request goes back to."""
+
+    chain: tuple[StoredResponse, ...] = ()  # of previous_response_id, oldest first
+    referred: Mapping[str, StoredResponse] = field(default_factory=dict)
+
+    def items(self) -> list[Item]:
+        """The conversation before the request; a call that broke off has no place in it."""
+        return [
+            item
+            for response in self.chain
+            for item in (*response.input_items(), *response.output_items())
+            if item["type"] != "function_call" or item["status"] == "completed"
+        ]
+
+    def find(self, item_id: str) -> Item | None:
+        """An item by its id."""
+        response = self.referred.get(owner(item_id) or "")
+        if response is None:
+            return None
+        for item in (*response.input_items(), *response.output_items()):
+            if item["id"] == item_id:
+                return item
+        return None
+
+
+def referred_ids(body: Mapping[str, object]) -> set[str]:
+    """The responses whose items the `input` of a request refers to; the body may hold anything."""
+    given = body.get("input")
+    found = set()
+    for item in given if isinstance(given, list) else []:
+        if isinstance(item, dict) and item.get("type") in ("item_reference", None):
+            item_id = item.get("id")
+            if isinstance(item_id, str) and "role" not in item:
+                found.add(owner(item_id))
+    return {response for response in found if response is not None}
+
+
+def check_continued(previous: StoredResponse) -> None:
+    """Raises `RequestRejected` for a response that nothing can follow."""
+    if previous.status in _CONTINUED:
+        return
+    raise RequestRejected(
+        f"The previous response is {previous.status.value}; only one that is completed or"
+        " incomplete can be continued.",
+        param="previous_response_id",
+        code="previous_response_not_usable",
+    )
+
+
+def no_response() -> NotFound:
+    """What an id leads to that is not there, or not the caller's."""
+    return NotFound(
+        "There is no such response: it was never stored, was deleted, has expired or made room for"
+        " newer ones (--response-ttl-s, --response-store-bytes), or is not yours.",
+        code="response_not_found",
+        param="response_id",
+    )
+
+
+def no_previous() -> NotFound:
+    """The same for a response that a request wants to continue."""
+    return NotFound(
+        "The previous response, or one before it, is not there: it was never stored, was deleted,"
+        " has expired or made room for newer ones (--response-ttl-s, --response-store-bytes), or is"
+        " not yours. Send the conversation as input items instead.",
+        code="previous_response_not_found",
+        param="previous_response_id",
+    )
