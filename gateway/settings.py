@@ -24,6 +24,7 @@ from gateway.setting_kinds import (
     secrets,
     texts,
 )
+from openai_compat.output.registry import reasoning_syntaxes, tool_syntaxes
 
 
 def _setting(default: Any, kind: Kind, doc: str, *, group: str, unit: str = "") -> Any:
@@ -58,6 +59,18 @@ class Settings:
     device: str = _setting(
         "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"
     )
+    tool_parser: str = _setting(
+        "auto", choice("auto", "none", *tool_syntaxes()),
+        "How the model writes tool calls; auto: as its chat template shows", group="model",
+    )  # fmt: skip
+    reasoning_parser: str = _setting(
+        "auto", choice("auto", "none", *reasoning_syntaxes()),
+        "How the model writes its reasoning; auto: as its chat template shows", group="model",
+    )  # fmt: skip
+    named_call_finish: str = _setting(
+        "stop", choice("stop", "tool_calls"),
+        "finish_reason of a call to the function that the client named", group="model",
+    )  # fmt: skip
     max_running: int = _setting(
         64, number(1, 4096), "Sequences computed in one step", group="capacity", unit="sequences"
     )

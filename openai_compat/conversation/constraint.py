@@ -84,8 +84,6 @@ def with_grammar(sampling: Sampling, constraint: Constraint, model: ServedModel)
         )
     if sampling.allowed is not None:
         raise _together("allowed_token_ids", param)
-    if not model.stop_tokens <= sampling.stop_tokens:
-        raise _together("ignore_eos", param)
     return replace(sampling, grammar=constraint.source)
 
 

@@ -96,7 +96,7 @@ def test_bad_files_are_refused(yaml_file, text):
 
 TEXT_SETTINGS = [
     "allowed_host", "api_key", "cors_origin", "device", "dtype", "engine", "host", "log_level",
-    "model_dir", "served_model_name",
+    "model_dir", "named_call_finish", "reasoning_parser", "served_model_name", "tool_parser",
 ]  # fmt: skip
 
 

@@ -1,0 +1,35 @@
+"""The trial of a call's grammar before anything starts: what cannot be compiled is the client's 400.
+
+The engine would refuse it too, but a grammar that takes long to compile, or all memory, is met here
+in a process of its own, which ends with it.
+"""
+
+from typing import Protocol
+
+from engines.errors import InvalidRequest
+from openai_compat.conversation.ask import Constraint
+from openai_compat.errors import RequestRejected
+
+
+class Checker(Protocol):
+    """Tries grammars; `engines.grammar.checker` has the one that is used."""
+
+    async def check(self, source: str) -> None:
+        """Raises InvalidRequest for a grammar that cannot be taken."""
+
+    async def close(self) -> None:
+        """Free what it holds. Idempotent."""
+
+
+async def check_grammar(checker: Checker | None, constraint: Constraint | None) -> None:
+    """Raises `RequestRejected` naming the field that the grammar came from."""
+    if checker is None or constraint is None:
+        return
+    try:
+        await checker.check(constraint.source)
+    except InvalidRequest as error:
+        raise RequestRejected(
+            f"'{constraint.param}' cannot be enforced: {error}.",
+            param=constraint.param,
+            code=constraint.code,
+        ) from error
