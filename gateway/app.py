@@ -21,7 +21,17 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.rest import chat, completions, docs, events, health, messages, models
+from gateway.rest import (
+    chat,
+    completions,
+    docs,
+    embeddings,
+    events,
+    health,
+    messages,
+    models,
+    rerank,
+)
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
@@ -51,6 +61,8 @@ def create_app(
         chat.routes(calls),
         completions.routes(calls),
         messages.routes(calls),
+        embeddings.routes(calls),
+        rerank.routes(calls),
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
         events.routes(lifecycle),

@@ -7,7 +7,7 @@ workers never needs it.
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
-from engines.api import Capability, Engine, EngineInfo
+from engines.api import Capability, Embeds, Engine, EngineInfo
+from engines.embedding import PooledEmbedder
 from engines.errors import ModelRejected
 from engines.grammar.compiler import GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
 from engines.limits import Limits
+from engines.step import StepRunner
 from engines.stepped import SteppedEngine
 from engines.text.model_files import read_text
 from gateway import __version__
@@ -30,8 +32,9 @@ from gateway.free_memory import free_memory_bytes
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.metrics import Metrics
-from gateway.model_directory import read_text_side
+from gateway.model_directory import TextSide, read_text_side
 from gateway.settings import Settings
+from gateway.vector_dispatch import VectorDispatcher
 from openai_compat.served import ServedModel
 
 if TYPE_CHECKING:
@@ -96,7 +99,9 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     metrics.watch(opened.engine.load)
     dispatcher = Dispatcher(opened.engine, admission, metrics, monotonic)
     models: Mapping[str, ServedModel] = MappingProxyType({opened.model.name: opened.model})
-    return Serving(opened.engine, models, dispatcher)
+    embedder = PooledEmbedder(opened.engine)
+    vectors = VectorDispatcher(embedder, dispatcher, window=info.max_running)
+    return Serving(opened.engine, models, dispatcher, vectors)
 
 
 def model_path(settings: Settings) -> Path:
@@ -126,35 +131,84 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
     # wherever cores are shared: 593 ms per step became 15 (docs/adr/0006).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
+        from engines.torch.encoders import is_encoder
         from engines.torch.loading import open_model
-        from engines.torch.runner import TorchRunner
     except ImportError as error:
         raise ModelRejected(
             f"the torch engine is not installed ({error.name} is missing): install penstock[torch]"
         ) from error
     report("reading tokenizer")
     text = read_text_side(path)
+    if is_encoder(path):
+        return _open_encoder(path, text, settings, report, on_death)
     loaded = open_model(
-        path,
-        dtype=settings.dtype,
-        device=settings.device,
-        progress=lambda phase, _: report(_PHASES[phase]) if phase in _PHASES else None,
+        path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
     )
+    facts = loaded.facts
     kv = _torch_budget(settings, loaded)
-    ends = frozenset(loaded.facts.eos_ids) or text.end_tokens
-    grammars = _grammars(path, loaded.facts.vocab_size, ends)
+    ends = frozenset(facts.eos_ids) or text.end_tokens
+    grammars = _grammars(path, facts.vocab_size, ends) if facts.generates else None
     report("allocating KV blocks")
-    runner = TorchRunner(
+    runner = _decoder_runner(loaded, kv, settings, grammars)
+    can = _can(_TORCH_CAN, grammars) if facts.generates else frozenset[Capability]()
+    info = replace(
+        _info(settings, path, kv, facts.vocab_size, can),
+        generates=facts.generates,
+        embeds=Embeds(facts.recipe.size(facts.hidden_size), facts.recipe.normalise),
+    )
+    limits = _limits(settings, info)
+    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
+    return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)
+
+
+def _loading(report: Report) -> Callable[[str, float], None]:
+    return lambda phase, _: report(_PHASES[phase]) if phase in _PHASES else None
+
+
+def _decoder_runner(
+    loaded: "LoadedModel", kv: KvBudget, settings: Settings, grammars: GrammarCompiler | None
+) -> StepRunner:
+    from engines.torch.pooling_runner import PoolingRunner
+    from engines.torch.runner import TorchRunner
+    from engines.torch.vector_runner import VectorRunner
+
+    if not loaded.facts.generates:
+        return VectorRunner(loaded, num_blocks=kv.blocks, block_size=settings.block_size)
+    tokens = TorchRunner(
         loaded,
         num_blocks=kv.blocks,
         block_size=settings.block_size,
         max_lanes=settings.max_running,
         grammars=grammars,
     )
-    info = _info(settings, path, kv, loaded.facts.vocab_size, _can(_TORCH_CAN, grammars))
-    limits = _limits(settings, info)
-    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
-    return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)
+    return PoolingRunner(tokens, loaded)
+
+
+def _open_encoder(
+    path: Path, text: TextSide, settings: Settings, report: Report, on_death: OnDeath
+) -> Opened:
+    """An encoder keeps nothing between steps: its blocks, one per text, only count the texts."""
+    from engines.torch.encoder_loading import open_encoder
+    from engines.torch.encoder_runner import EncoderRunner
+
+    loaded = open_encoder(
+        path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
+    )
+    facts = loaded.facts
+    context = _context(settings, facts.max_context)
+    block = context + 1  # never full, so never looked up again
+    kv = KvBudget(settings.max_running, context, 0, KvNeed(0, block, settings.max_running, context))
+    size = facts.recipe.size(facts.hidden_size)
+    info = replace(
+        _info(settings, path, kv, facts.vocab_size, frozenset()),
+        block_size=block,
+        generates=False,
+        embeds=None if facts.ranks else Embeds(size, facts.recipe.normalise),
+        ranks=facts.ranks,
+    )
+    limits = _limits(settings, info, whole_prompts=True)
+    engine = SteppedEngine(info, limits, EncoderRunner(loaded), on_death=on_death)
+    return Opened(engine, text.served_as(_names(settings, path), info, frozenset()), kv)
 
 
 def _torch_budget(settings: Settings, loaded: "LoadedModel") -> KvBudget:
@@ -168,7 +222,7 @@ def _torch_budget(settings: Settings, loaded: "LoadedModel") -> KvBudget:
 
 
 def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Opened:
-    from engines.ledger import LedgerRunner
+    from engines.ledger import VECTOR_SIZE, LedgerRunner
 
     report("reading tokenizer")
     text = read_text_side(path)
@@ -181,7 +235,10 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
     runner = LedgerRunner(
         kv.blocks, settings.block_size, vocab_size=vocab_size, first=first, grammars=grammars
     )
-    info = _info(settings, path, kv, vocab_size, _can(_LEDGER_CAN, grammars))
+    info = replace(
+        _info(settings, path, kv, vocab_size, _can(_LEDGER_CAN, grammars)),
+        embeds=Embeds(VECTOR_SIZE, normalised=True),
+    )
     limits = _limits(settings, info)
     engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
     return Opened(engine, text.served_as(_names(settings, path), info, frozenset()), kv)
@@ -202,13 +259,18 @@ def _can(all_of: frozenset[Capability], grammars: object) -> frozenset[Capabilit
 
 
 def _budget(settings: Settings, token_bytes: int, own_context: int, free: int) -> KvBudget:
+    context = _context(settings, own_context)
+    need = KvNeed(token_bytes, settings.block_size, settings.max_running, context)
+    return plan_kv(need, asked_bytes=settings.kv_cache_memory, free_bytes=free)
+
+
+def _context(settings: Settings, own_context: int) -> int:
     context = settings.max_context or own_context
     if context > own_context:
         raise ModelRejected(
             f"--max-context {context} is more than the model's own {own_context} tokens"
         )
-    need = KvNeed(token_bytes, settings.block_size, settings.max_running, context)
-    return plan_kv(need, asked_bytes=settings.kv_cache_memory, free_bytes=free)
+    return context
 
 
 def _names(settings: Settings, path: Path) -> tuple[str, ...]:
@@ -231,12 +293,14 @@ def _info(
     )
 
 
-def _limits(settings: Settings, info: EngineInfo) -> Limits:
+def _limits(settings: Settings, info: EngineInfo, *, whole_prompts: bool = False) -> Limits:
+    rows = settings.max_step_tokens
     return Limits(
         max_context=info.max_context,
         max_running=info.max_running,
-        tokens_per_step=settings.max_step_tokens,
+        tokens_per_step=max(rows, info.max_context) if whole_prompts else rows,
         block_size=info.block_size,
         num_blocks=info.num_blocks,
         vocab_size=info.vocab_size,
+        whole_prompts=whole_prompts,
     )

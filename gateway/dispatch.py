@@ -141,8 +141,7 @@ class Dispatcher:
         """Enter the job into the engine. Raises Overloaded or what `generate` raises."""
         sequences = sum(request.n for request in job.requests)
         prompt_tokens = sum(len(request.prompt) for request in job.requests)
-        ticket = self.admission.admit(sequences, prompt_tokens, self.clock())
-        self._idle.clear()
+        ticket = self.enter(sequences, prompt_tokens)
         streams: list[TokenStream] = []
         try:
             streams.extend(self._engine.generate(request) for request in job.requests)
@@ -152,6 +151,12 @@ class Dispatcher:
             self.release(ticket)
             raise
         return Call(job, streams, Pulse(self, job, ticket, exchange))
+
+    def enter(self, sequences: int, prompt_tokens: int) -> Ticket:
+        """Count a call in, to be released however it ends. Raises Overloaded."""
+        ticket = self.admission.admit(sequences, prompt_tokens, self.clock())
+        self._idle.clear()
+        return ticket
 
     def release(self, ticket: Ticket) -> None:
         """Give a call's admission back. Idempotent."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from engines.api import Engine
 from gateway.dispatch import Dispatcher
+from gateway.vector_dispatch import VectorDispatcher
 from openai_compat.errors import Unavailable
 from openai_compat.served import ServedModel
 
@@ -31,6 +32,7 @@ class Serving:
     engine: Engine
     models: Mapping[str, ServedModel]
     dispatcher: Dispatcher
+    vectors: VectorDispatcher
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from engines.api import EngineInfo
 from engines.text.model_files import read_object
+from engines.text.prompts import Prompts, read_prompts
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
 from openai_compat.sampling import own_defaults
@@ -21,6 +22,7 @@ class TextSide:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     defaults: Mapping[str, float]
+    prompts: Prompts
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -42,6 +44,7 @@ class TextSide:
             stop_tokens=stop_tokens,
             aliases=names[1:],
             defaults=self.defaults,
+            prompts=self.prompts,
         )
 
 
@@ -51,4 +54,4 @@ def read_text_side(path: Path) -> TextSide:
     template = ChatTemplate.from_directory(path, tokenizer.named_tokens)
     generation = read_object(path / "generation_config.json", required=False)
     defaults = own_defaults(generation, tokenizer.vocab_size)
-    return TextSide(tokenizer, template, MappingProxyType(defaults))
+    return TextSide(tokenizer, template, MappingProxyType(defaults), read_prompts(path))

@@ -115,7 +115,10 @@ async def warm_up(opened: Opened) -> None:
     """Compute one token, so that readiness means tokens. Raises what the engine raises."""
     sampling = Sampling(max_tokens=1, temperature=0)
     prompt = (opened.engine.info.vocab_size - 1,) * 2
-    stream = opened.engine.generate(GenerationRequest(RequestId("warm-up"), prompt, sampling))
+    request = GenerationRequest(
+        RequestId("warm-up"), prompt, sampling, pooled=not opened.engine.info.generates
+    )
+    stream = opened.engine.generate(request)
     async for _ in stream:
         pass
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from engines.api import EngineInfo
+from engines.text.prompts import Prompts
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
 from openai_compat.logprobs import ChatLogprobs
@@ -24,6 +25,7 @@ class ServedModel:
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     syntax: ModelSyntax = field(default_factory=ModelSyntax)
+    prompts: Prompts = field(default_factory=Prompts)  # of an embedding model
     chat_logprobs: ChatLogprobs = field(init=False, repr=False, compare=False)
     spelled_tokens: frozenset[int] = field(init=False, repr=False, compare=False)  # markup
 

@@ -78,6 +78,16 @@ class Tokenizer:
         """Tokens of a text; with `special`, also those the post-processor puts around it."""
         return self._backend.encode(text, add_special_tokens=special).ids
 
+    def encode_batch(
+        self, inputs: Sequence[str | tuple[str, str]], *, special: bool, offsets: bool = False
+    ) -> list[tokenizers.Encoding]:
+        """Many texts, or pairs of texts, at once; `offsets` says where in a text a token lies.
+
+        Other threads run meanwhile: unlike in `encode`, which holds them up (320 KiB: 140 ms).
+        """
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        return encode(list(inputs), add_special_tokens=special)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
         return self._backend.decode(list(tokens), skip_special_tokens=True)

@@ -21,7 +21,9 @@ from openai_compat.body import parse_body
 from openai_compat.job import Job, Prepared
 from openai_compat.models import find
 from openai_compat.options import requested_model
+from openai_compat.purpose import require_generation
 from openai_compat.served import CallContext, ServedModel
+from openai_compat.vector_job import VectorJob
 
 T = TypeVar("T")
 Lowering = Callable[[dict[str, Any], ServedModel, CallContext], T]
@@ -51,13 +53,26 @@ class CallRunner:
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, lower)
+        job = await self._lowered(raw, serving, exchange, _generating(lower))
         # Lowering may have waited for a thread: the engine may be draining by now.
         call = await self._lifecycle.serving().dispatcher.start(job, exchange)
         headers = _notes(job.ignored)
         if job.stream:
             return TokenStreamResponse(call, self._pace, headers)
         return json_response(await _answer(call, request), headers=headers)
+
+    async def vectors(self, request: Request, lower: Lowering[VectorJob]) -> Response:
+        """For a route that is answered from vectors; like `run`, without a stream."""
+        serving = self._lifecycle.serving()
+        serving.dispatcher.check()
+        async with self._lifecycle.arrival():
+            raw = await self._reader.read(request.headers, request.receive)
+        exchange = Exchange.of(request.scope)
+        job = await self._lowered(raw, serving, exchange, lower)
+        vectors = self._lifecycle.serving().vectors
+        async with ClientWatch(request.receive):
+            body = await vectors.answer(job, exchange)
+        return json_response(body, headers=_notes(job.ignored))
 
     async def prepare(self, request: Request, make: Make) -> Response:
         """For a route that needs the model's text side and not its engine."""
@@ -93,6 +108,16 @@ class CallRunner:
     def close(self) -> None:
         """Let the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _generating(lower: Lower) -> Lower:
+    """The lowering of a route whose model must be one that generates."""
+
+    def checked(body: dict[str, Any], model: ServedModel, context: CallContext) -> Job:
+        require_generation(model)
+        return lower(body, model, context)
+
+    return checked
 
 
 async def _answer(call: Call, request: Request) -> bytes:
