@@ -138,7 +138,7 @@ class Cursor:
         """
         left = limit
         while True:
-            found = markers.find(self.text, self.at)
+            found = markers.find(self.text, self.at, left)
             end = found.start() if found else len(self.text) - markers.held(self.text, self.at)
             if left is not None:
                 if end - self.at > left:

@@ -73,7 +73,7 @@ def tagged(syntax: str, function: Function, rule: str, tags: Tags) -> tuple[str,
     """An expression for all members between tags, and the rules it needs."""
     found = members(syntax, function)
     if found is None:
-        one = lark.joined(tags.head(tags.any_key), "%json {}", tags.end, tags.after)
+        one = lark.joined(tags.head(tags.any_key), lark.json_value({}), tags.end, tags.after)
         return f"{rule}_any*", [f"{rule}_any: {one}"]
     parts, rules = [], []
     for at, member in enumerate(found):
@@ -165,7 +165,7 @@ def keywords(syntax: str, function: Function, rule: str) -> tuple[str, list[str]
     """Python keyword arguments: an expression, perhaps empty, and the rules it needs."""
     found = members(syntax, function)
     if found is None:
-        one = lark.joined("/[A-Za-z_][A-Za-z0-9_]{0,63}/", '"="', "%json {}")
+        one = lark.joined("/[A-Za-z_][A-Za-z0-9_]{0,63}/", '"="', lark.json_value({}))
         rules = [f'{rule}_all: {rule}_any (", " {rule}_any)*', f"{rule}_any: {one}"]
         return f"{rule}_all?", rules
     rules = []

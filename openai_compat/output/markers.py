@@ -16,9 +16,10 @@ class Markers:
         self._prefixes = frozenset(text[:end] for text in texts for end in range(1, len(text)))
         self._longest = max(map(len, texts)) - 1
 
-    def find(self, text: str, at: int) -> re.Match[str] | None:
-        """The leftmost marker from `at` on."""
-        return self._pattern.search(text, at)
+    def find(self, text: str, at: int, within: int | None = None) -> re.Match[str] | None:
+        """The leftmost marker from `at` on, or of those that begin in so many characters."""
+        end = len(text) if within is None else min(len(text), at + within + self._longest + 1)
+        return self._pattern.search(text, at, end)
 
     def held(self, text: str, at: int) -> int:
         """Length of the longest ending, of what begins at `at`, that some marker begins with."""

@@ -234,8 +234,8 @@ OUTPUTS = [
                 "get_weather",
                 "",
                 (
-                    '{"city": "a \\"b\\"\\n</b>", "days": 3, "tags": ["</arg_value>"], "unit": null,'
-                    ' "limit": "ten"}'
+                    '{"city": "a \\"b\\"\\n</b>", "days": 3, "tags": ["</arg_value>"],'
+                    ' "unit": null, "limit": "ten"}'
                 ),
             )
         ],
