@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast bench serve lock clean help
+.PHONY: setup fmt check test test-fast test-schemathesis test-clients bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -33,6 +33,9 @@ test: $(STAMP)  ## all tests
 test-fast: $(STAMP)  ## the tests that take seconds
 	$(BIN)/pytest -q -m "not slow" tests/house tests/unit tests/property
 
+test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
+	$(BIN)/python -m tests.support.generated 20000
+
 bench: $(STAMP)  ## print the figures of docs/performance.md
 	$(BIN)/python -m benchmarks
 
@@ -49,4 +52,4 @@ clean:  ## remove what setup and tools made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20

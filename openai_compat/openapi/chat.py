@@ -25,10 +25,7 @@ _MODEL = "penstock-tiny"
 _HI = {"model": _MODEL, "messages": [{"role": "user", "content": "Hello!"}]}
 
 _PART = record({"type": words("text", "input_text"), "text": text()}, required=("type", "text"))
-_CONTENT: Schema = {
-    "anyOf": [text(), items(_PART), {"type": "null"}],
-    "description": "A text, or text parts; null only for an assistant.",
-}
+_CONTENT: Schema = {"anyOf": [text(), items(_PART)], "description": "A text, or text parts."}
 _FUNCTION = record(
     {"name": text(), "description": text(), "parameters": {"type": "object"}, "strict": flag("")},
     required=("name",),
@@ -42,20 +39,36 @@ _TOOL_CALL = answer(
     }
 )
 
+_NAME = nullable(text(maxLength=64))
+_SAID = record(
+    {"role": words("system", "developer", "user"), "content": _CONTENT, "name": _NAME},
+    required=("role", "content"),
+)
+_ANSWERED = record(
+    {
+        "role": words("assistant"),
+        "content": nullable(_CONTENT),
+        "name": _NAME,
+        "reasoning_content": nullable(text("How it thought.")),
+        "tool_calls": nullable(items(_TOOL_CALL)),
+    },
+    required=("role",),
+)
+_RETURNED = record(
+    {
+        "role": words("tool"),
+        "content": _CONTENT,
+        "name": _NAME,
+        "tool_call_id": nullable(text("The call that this is the result of.", maxLength=256)),
+    },
+    required=("role", "content"),
+)
+
 # What is refused today is described too: it is shown from the day it is acted on.
 DESCRIBED: dict[str, Schema] = {
     **FIELDS,
     "messages": items(
-        record(
-            {
-                "role": words("system", "developer", "user", "assistant", "tool"),
-                "content": _CONTENT,
-                "name": nullable(text(maxLength=64)),
-                "tool_call_id": nullable(text("Of a tool's answer.", maxLength=256)),
-                "reasoning_content": nullable(text("Of an assistant: how it thought.")),
-            },
-            required=("role",),
-        ),
+        {"anyOf": [_SAID, _ANSWERED, _RETURNED]},
         "The conversation.",
         minItems=1,
         maxItems=MAX_MESSAGES,
@@ -230,7 +243,7 @@ PATHS: dict[str, Schema] = {
             examples=_EXAMPLES,
             responses={
                 JSON: shown(ref("ChatCompletion"), _ANSWER),
-                SSE: events("ChatCompletionChunk", _STREAM),
+                SSE: events(ref("ChatCompletionChunk"), _STREAM),
             },
         )
     }

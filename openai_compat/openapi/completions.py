@@ -131,7 +131,7 @@ PATHS: dict[str, Schema] = {
             examples=_EXAMPLES,
             responses={
                 JSON: shown(ref("Completion"), _ANSWER),
-                SSE: events("CompletionChunk", _STREAM),
+                SSE: events(ref("CompletionChunk"), _STREAM),
             },
         )
     }

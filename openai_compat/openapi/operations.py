@@ -86,10 +86,9 @@ def shown(schema: Schema, example: object) -> Schema:
     return {"schema": schema, "example": example}
 
 
-def events(chunk: str, example: str) -> Schema:
-    """A stream: `chunk` names the schema of each event's data but the last, `[DONE]`."""
-    doc = f"Server-sent events, each a {chunk}, the last `[DONE]`."
-    return {"schema": text(doc), "example": example, "x-event": ref(chunk)}
+def events(data: Schema, example: str) -> Schema:
+    """A stream of server-sent events; OpenAPI 3.1 has no word for the schema of their data."""
+    return {"example": example, "x-event-data": data}
 
 
 _OPEN: Schema = {"security": []}
@@ -131,7 +130,7 @@ PATHS: dict[str, Schema] = {
     "/events": {
         "get": reading(
             About("events", "Operation", "What the process is doing, told as it changes"),
-            {SSE: shown(text("One `phase` event per change; endless."), _EVENTS)},
+            {SSE: events(ref("State"), _EVENTS)},
             more={"x-endless": True},
         )
     },

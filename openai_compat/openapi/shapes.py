@@ -77,7 +77,7 @@ def request(
     *,
     required: Sequence[str],
 ) -> Schema:
-    """A request: what is acted on as `described` (a test asks for all), the rest by its neutrals."""
+    """What is acted on as `described` (a test asks for all of it), the rest by its neutrals."""
     fields = {
         name: neutral(unsupported[name]) if name in unsupported else _optional(name, described)
         for name in sorted(known)
