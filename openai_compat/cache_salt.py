@@ -1,4 +1,4 @@
-"""The prefix-cache namespace of a call: the server's salt, and within it one of the client's own."""
+"""The prefix-cache namespace of a call: the server's salt, and in it one of the client's own."""
 
 import hashlib
 from dataclasses import replace

@@ -13,9 +13,7 @@ from engines.text.detokenizer import Detokenizer
 from engines.text.stop import StopMatcher
 from openai_compat.output.delta import Delta, Text
 from openai_compat.output.stage import ParseStage, Parsing
-from openai_compat.showing import Showing
-
-_AS_USUAL = Showing()
+from openai_compat.showing import AS_USUAL, Showing
 
 
 class Ending(StrEnum):
@@ -75,8 +73,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 class Choice:
     """Folds the events of one choice. `completion_tokens` counts what the client is charged.
 
-    `calls_end` is what a choice that called tools and stopped tells as its end. `plain` tells
-    whether an event without log-probabilities or an end may be read by `text_of` alone.
+    `calls_end` is what a choice that called tools and stopped tells as its end.
     `offset` is where the text begins for those who count characters.
     """
 
@@ -85,11 +82,11 @@ class Choice:
         "_detokenizer",
         "_matcher",
         "_offset",
+        "_plain",
         "_showing",
         "_stage",
         "completion_tokens",
         "finish",
-        "plain",
         "reasoning_tokens",
     )
 
@@ -100,7 +97,7 @@ class Choice:
         parsing: Parsing | None = None,
         *,
         calls_end: Ending = Ending.TOOL_CALLS,
-        showing: Showing = _AS_USUAL,
+        showing: Showing = AS_USUAL,
         offset: int = 0,
     ) -> None:
         self._detokenizer = detokenizer
@@ -112,10 +109,12 @@ class Choice:
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.finish: Ending | None = None
-        self.plain = self._matcher is None and self._stage is None and not showing.token_ids
+        self._plain = self._matcher is None and self._stage is None and not showing.token_ids
 
-    def text_of(self, event: TokenEvent) -> str:
-        """The text that an event adds to a plain choice; nothing is made of it but that."""
+    def text_of(self, event: TokenEvent) -> str | None:
+        """The text an event adds where it adds nothing else; None where `feed` must read it."""
+        if not self._plain or event.finish is not None or event.logprobs is not None:
+            return None
         self.completion_tokens += len(event.tokens)
         return self._detokenizer.feed(event.tokens)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
-from openai_compat.showing import SHOWING_FIELDS, Showing, read_showing
+from openai_compat.showing import AS_USUAL, SHOWING_FIELDS, Showing, read_showing
 
 MAX_N = 8
 MAX_STOPS = 4
@@ -29,7 +29,7 @@ class Options:
     include_usage: bool
     priority: int
     ignored: tuple[str, ...]  # unknown names inside of stream_options
-    showing: Showing = Showing()
+    showing: Showing = AS_USUAL
     obfuscation: bool = False  # frames are padded against traffic analysis
     running_usage: bool = False  # each frame tells the usage so far
 
@@ -60,6 +60,13 @@ def check_metadata(fields: Fields) -> None:
         if len(key) > key_chars or not isinstance(value, str) or len(value) > value_chars:
             wanted = f"keys up to {key_chars} and strings up to {value_chars} characters"
             raise wrong(fields.param("metadata"), wanted, value)
+
+
+def refuse_streamed_prompt(fields: Fields, options: Options) -> None:
+    """Raises `RequestRejected` where `prompt_logprobs` is to be streamed, as vLLM does."""
+    if options.stream and fields.raw("prompt_logprobs") is not None:
+        param = fields.param("prompt_logprobs")
+        raise RequestRejected(f"'{param}' is told without 'stream' only.", param=param)
 
 
 def requested_model(body: dict[str, object]) -> str:

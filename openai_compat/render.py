@@ -44,14 +44,18 @@ class Shape(Protocol):
 class Teller(Protocol):
     """One choice, as the renderer sees it; `choice.Choice` says what the members mean."""
 
-    plain: bool
-    finish: Ending | None
-    completion_tokens: int
-    reasoning_tokens: int
+    @property
+    def finish(self) -> Ending | None: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+    @property
+    def reasoning_tokens(self) -> int: ...
+
+    def text_of(self, event: TokenEvent) -> str | None: ...
 
     def feed(self, event: TokenEvent) -> Piece: ...
-
-    def text_of(self, event: TokenEvent) -> str: ...
 
 
 Pick = Callable[[list[Piece]], list[Piece]]
@@ -72,6 +76,7 @@ class EventRenderer:
         "_prompt_tokens",
         "_prompts",
         "_shape",
+        "_streams_text",
     )
 
     def __init__(
@@ -91,6 +96,7 @@ class EventRenderer:
         self._cached = [0] * len(requests)
         self._prompts = _Prompts() if _wants_prompts(requests) else None
         self._pieces: list[list[Piece]] | None = None if options.stream else [[] for _ in choices]
+        self._streams_text = options.stream and self._prompts is None
 
     def begin(self) -> bytes:
         return self._shape.opening(len(self._choices)) if self._pieces is None else b""
@@ -100,13 +106,11 @@ class EventRenderer:
         choice = self._choices[index]
         if choice.finish is not None:
             return _NOTHING
-        if event.cached > self._cached[request]:
-            self._cached[request] = event.cached
+        if event.cached:
+            self._cached[request] = max(self._cached[request], event.cached)
         # Nearly every event of nearly every stream is text and nothing else.
-        if choice.plain and event.finish is None and event.logprobs is None:
-            if self._pieces is None and self._prompts is None:
-                text = choice.text_of(event)
-                return Rendered(self._shape.text(index, text)) if text else _NOTHING
+        if self._streams_text and (text := choice.text_of(event)) is not None:
+            return Rendered(self._shape.text(index, text)) if text else _NOTHING
         piece = choice.feed(event)
         if self._prompts is not None:
             piece.prompt = self._prompts.of(request, index, event)

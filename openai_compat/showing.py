@@ -26,6 +26,9 @@ class Showing:
     tokens_as_ids: bool = False  # log-probabilities name tokens by their ids
 
 
+AS_USUAL = Showing()
+
+
 def read_showing(fields: Fields) -> Showing:
     """Raises `RequestRejected` naming the field at fault.
 

@@ -1,5 +1,10 @@
 """The fields and messages of a chat request: what is known, what is neutral, what is refused."""
 
+from openai_compat.chat.labels import LABEL_FIELDS
+from openai_compat.chat.prompting import PROMPTING_FIELDS
+from openai_compat.context import TRUNCATION_FIELDS
+from openai_compat.conversation.formats import FORMAT_FIELDS
+from openai_compat.conversation.tools import TOOL_FIELDS, read_calls
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, describe, wrong
 from openai_compat.options import OPTION_FIELDS
@@ -13,44 +18,46 @@ _MAX_ID_CHARS = 256
 ACTED_ON = (
     SAMPLING_FIELDS
     | OPTION_FIELDS
+    | LABEL_FIELDS
+    | PROMPTING_FIELDS
+    | TRUNCATION_FIELDS
+    | TOOL_FIELDS
+    | FORMAT_FIELDS
     | {
+        "add_special_tokens",
+        "cache_salt",
+        "include_reasoning",
         "logprobs",
         "max_completion_tokens",
         "max_tokens",
         "messages",
-        "metadata",
-        "prompt_cache_key",
-        "safety_identifier",
+        "reasoning_fields",
+        "separate_reasoning",
         "top_logprobs",
     }
 )
 
 UNSUPPORTED: Neutral = {
     **ENGINE_EXTENSIONS,
-    "add_generation_prompt": (True,),
     "audio": (),
     "chat_template": (),  # a request may carry no template text
-    "chat_template_kwargs": ({},),
     "documents": ([],),
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "include_reasoning": (True,),
+    "input_ids": (),
+    "max_dynamic_patch": (),
+    "media_io_kwargs": ({},),
+    "min_dynamic_patch": (),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "moderation": (),
-    "parallel_tool_calls": (True,),
-    "prediction": (),
-    "prompt_cache_options": ({},),
-    "prompt_cache_retention": ("in_memory",),
-    "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
-    "separate_reasoning": (True,),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "verbosity": ("medium",),
+    "prompt_cache_options": ({}, {"mode": "implicit"}),
+    "return_prompt_text": (False,),
+    "store": (False,),  # there is nowhere to read a stored chat from; Responses are stored
+    "stream_reasoning": (True,),
+    "task": (),
+    "use_audio_in_video": (False,),
     "web_search_options": (),
 }
 
@@ -61,14 +68,12 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "system": (),
     "developer": (),
     "user": (),
-    "assistant": ("reasoning_content", "reasoning"),
+    "assistant": ("reasoning_content", "reasoning", "tool_calls", "refusal"),
     "tool": ("tool_call_id",),
 }
 _MESSAGE_NEUTRAL: Neutral = {
     "audio": (),
     "function_call": (),
-    "refusal": ("",),
-    "tool_calls": ([],),
 }
 _LISTED_TEXT_PARTS = ("text", "input_text")
 
@@ -107,6 +112,9 @@ def _read_message(message: Fields) -> dict[str, object]:
     if role == "tool":
         lowered["tool_call_id"] = message.text("tool_call_id", _MAX_ID_CHARS) or ""
     if role == "assistant":
+        calls = read_calls(message)
+        if calls:
+            lowered["tool_calls"] = calls
         reasoning = message.text("reasoning_content") or message.text("reasoning")
         if reasoning:
             # gpt-oss templates read `thinking`; transformers fills both.
@@ -120,7 +128,7 @@ def _content(message: Fields, role: str) -> str:
     if isinstance(content, str):
         return content
     if content is None and role == "assistant":
-        return ""
+        return message.text("refusal") or ""
     if not isinstance(content, list):
         raise wrong(message.param("content"), "a string or an array of text parts", content)
     param = message.param("content")
@@ -131,8 +139,10 @@ def _part(part: object, param: str) -> str:
     if not isinstance(part, dict):
         raise wrong(param, "an object", part)
     kind = part.get("type")
+    if kind == "refusal":
+        part, kind = {"text": part.get("refusal")}, "text"
     if kind not in _LISTED_TEXT_PARTS:
-        if isinstance(kind, str) and kind in ("image_url", "input_audio", "file", "refusal"):
+        if isinstance(kind, str) and kind in ("image_url", "input_audio", "file"):
             raise unsupported(f"{param}.type")
         raise RequestRejected(
             f"Invalid value for '{param}.type': only text parts are understood, got"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from engines.text.template import ChatTemplate, TemplateRefused
 from openai_compat.conversation.ask import Conversation, Message, ToolMode
+from openai_compat.conversation.thinking import thinking_variables
 from openai_compat.errors import RequestRejected
 from openai_compat.served import CallContext, ServedModel
 
@@ -30,7 +31,10 @@ def prompt_text(conversation: Conversation, model: ServedModel, call: CallContex
                 conversation.add_generation_prompt and not conversation.continue_final
             ),
             tools=tools or None,
-            extra=conversation.template_kwargs,
+            extra={
+                **thinking_variables(conversation.thinking, model),
+                **conversation.template_kwargs,
+            },
         )
     except TemplateRefused as refusal:
         raise RequestRejected(

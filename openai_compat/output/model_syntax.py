@@ -29,13 +29,13 @@ class ModelSyntax:
 
     def parser(self, functions: Sequence[Function], *, thinking: bool) -> OutputParser | None:
         """What takes an answer apart, or None where there is nothing to find."""
-        tools = self.tools if functions or self._joint else None
+        tools = self.tools if functions or self.joint else None
         if self.reasoning is None and tools is None:
             return None
         return compose(self.reasoning, tools, functions, open=thinking)
 
     @property
-    def _joint(self) -> bool:
+    def joint(self) -> bool:
         """Whether one syntax writes both: its parser is needed even where no call is allowed."""
         both = (self.reasoning, self.tools)
         return None not in both and len({syntax.name for syntax in both if syntax is not None}) == 1

@@ -83,7 +83,7 @@ COMPLETION = {
         [[1], "a"], [[]], [[-1]], [[1], [VOCAB]], ["a"] * 65, [1] * 5000, LONG, ["a", LONG], "",
     ],
     "logprobs": [*INTEGERS, -1, 21],
-    "best_of": [*INTEGERS, -1, 0, 3],
+    "best_of": [*INTEGERS, -1, 0, 21],
     "echo": NOT_FLAGS,
     "suffix": ["tail", 1],
 }  # fmt: skip

@@ -69,12 +69,6 @@ def test_best_of_that_changes_nothing_is_accepted(complete, best_of):
     assert complete(n=2, best_of=best_of).requests[0].n == 2
 
 
-def test_echo_with_logprobs_is_refused(complete, refusal):
-    """It needs logprobs of the prompt."""
-    reply = refusal(complete, echo=True, logprobs=1)
-    assert (reply.code, reply.param) == ("unsupported_parameter", "echo")
-
-
 def test_one_bad_prompt_of_many_is_named(complete, refusal):
     """Nothing of the call is started."""
     reply = refusal(complete, prompt=[[1], [2, 10**6]])
