@@ -41,7 +41,7 @@ def request(**fields):
     return {"model": "tiny", "max_tokens": 50, "messages": [HELLO], **fields}
 
 
-def message(model=PLAIN, **fields):
+def message(model=PLAIN, /, **fields):
     """Lower it."""
     return lower_message(request(**fields), model, CALL)
 
