@@ -21,6 +21,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
+from gateway.responses import stored_responses
 from gateway.rest import (
     chat,
     completions,
@@ -31,6 +32,7 @@ from gateway.rest import (
     messages,
     models,
     rerank,
+    responses,
 )
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
@@ -49,10 +51,12 @@ def create_app(
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
     calls = CallRunner(lifecycle, reader, pace)
+    stored = stored_responses(settings, metrics, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await stored.close()
         calls.close()
 
     # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
@@ -61,6 +65,7 @@ def create_app(
         chat.routes(calls),
         completions.routes(calls),
         messages.routes(calls),
+        responses.routes(calls, stored),
         embeddings.routes(calls),
         rerank.routes(calls),
         models.routes(lifecycle),

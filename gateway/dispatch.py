@@ -10,6 +10,7 @@ from gateway.exchange import Exchange
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
 from openai_compat.choice import Ending
+from openai_compat.errors import ErrorReply
 from openai_compat.job import Job
 
 Clock = Callable[[], float]
@@ -42,6 +43,10 @@ class Call:
                 pass
         fold = self.job.renderer.fold
         return await asyncio.to_thread(fold) if _is_long(self.job) else fold()
+
+    def fail(self, error: ErrorReply) -> bytes:
+        """The frames of a stream that fails."""
+        return self.job.renderer.fail(error)
 
     async def _rendered(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(merged(self._streams)) as batches:

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"  # it closed the connection
     STALLED = "stalled"  # it stopped reading
     FAILED = "failed"  # after the first byte: error event and a cut connection
+    CANCELLED = "cancelled"  # a response in the background, by its client
     CUT = "cut"  # by the server, which ended before the answer did
 
 

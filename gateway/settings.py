@@ -100,6 +100,14 @@ class Settings:
         262_144, number(1, 1 << 30), "Prompt tokens that may wait for their first token",
         group="capacity", unit="tokens",
     )  # fmt: skip
+    response_store_bytes: int = _setting(
+        64 << 20, byte_count(), "Memory for stored responses; 0: none are kept",
+        group="capacity", unit="bytes",
+    )  # fmt: skip
+    response_ttl_s: float = _setting(
+        2_592_000.0, seconds(1, 1e9), "A response that nobody uses is kept for",
+        group="capacity", unit="s",
+    )  # fmt: skip
     host: str = _setting(
         "127.0.0.1", host_name(), "Address to bind; other than loopback needs an API key",
         group="server",

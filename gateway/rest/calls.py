@@ -3,15 +3,16 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
 
 from gateway.dispatch import Call
 from gateway.exchange import Exchange
+from gateway.grammar_check import check_grammar
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.replies import json_response
 from gateway.rest.body import BodyReader
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Lowering = Callable[[dict[str, Any], ServedModel, CallContext], T]
 Lower = Lowering[Job]
 Make = Lowering[Prepared]
+# Given a body, the lowering of it and how many bytes that reads besides.
+Recall = Callable[[dict[str, Any]], Awaitable[tuple[Lowering[T], int]]]
 
 # Larger bodies are parsed and tokenised off the loop: 1 MiB of text takes about half a second.
 _INLINE_BYTES = 8192
@@ -43,7 +46,7 @@ class CallRunner:
     def __init__(self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace) -> None:
         self._lifecycle = lifecycle
         self._reader = reader
-        self._pace = pace
+        self.pace = pace
         self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
 
     async def run(self, request: Request, lower: Lower) -> Response:
@@ -54,12 +57,33 @@ class CallRunner:
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
         job = await self._lowered(raw, serving, exchange, _generating(lower))
-        # Lowering may have waited for a thread: the engine may be draining by now.
-        call = await self._lifecycle.serving().dispatcher.start(job, exchange)
-        headers = _notes(job.ignored)
+        call = await self.start(job, exchange)
+        headers = notes(job.ignored)
         if job.stream:
-            return TokenStreamResponse(call, self._pace, headers)
-        return json_response(await _answer(call, request), headers=headers)
+            return TokenStreamResponse(call, self.pace, headers)
+        return json_response(await answer(call, request), headers=headers)
+
+    async def start(self, job: Job, exchange: Exchange) -> Call:
+        """Check its grammar, and enter it into the engine."""
+        await check_grammar(self._lifecycle.serving().checker, job.constraint)
+        # All that may have waited for a thread: the engine may be draining by now.
+        return await self._lifecycle.serving().dispatcher.start(job, exchange)
+
+    async def recalled(self, request: Request, recall: Recall[T]) -> T:
+        """For a route whose lowering needs what is stored; starts nothing."""
+        serving = self._lifecycle.serving()
+        serving.dispatcher.check()
+        async with self._lifecycle.arrival():
+            raw = await self._reader.read(request.headers, request.receive)
+        exchange = Exchange.of(request.scope)
+        body = await self._worked(len(raw), lambda: parse_body(raw))
+        lower, more = await recall(body)
+        context = _context(exchange)
+
+        def work() -> T:
+            return _lower(body, serving, exchange, context, lower)
+
+        return await self._worked(len(raw) + more, work)
 
     async def vectors(self, request: Request, lower: Lowering[VectorJob]) -> Response:
         """For a route that is answered from vectors; like `run`, without a stream."""
@@ -72,7 +96,7 @@ class CallRunner:
         vectors = self._lifecycle.serving().vectors
         async with ClientWatch(request.receive):
             body = await vectors.answer(job, exchange)
-        return json_response(body, headers=_notes(job.ignored))
+        return json_response(body, headers=notes(job.ignored))
 
     async def prepare(self, request: Request, make: Make) -> Response:
         """For a route that needs the model's text side and not its engine."""
@@ -80,34 +104,50 @@ class CallRunner:
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
         prepared = await self._lowered(raw, serving, Exchange.of(request.scope), make)
-        return json_response(prepared.body, headers=_notes(prepared.ignored))
+        return json_response(prepared.body, headers=notes(prepared.ignored))
 
     async def _lowered(
         self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lowering[T]
     ) -> T:
-        exchange.call_id = secrets.token_hex(12)
-        context = CallContext(
-            # Never the client's x-request-id: two calls may carry the same one.
-            id=exchange.call_id,
-            now=int(datetime.now(UTC).timestamp()),
-            seed=secrets.randbits(63),
-            cache_salt=exchange.salt,
-        )
+        context = _context(exchange)
 
         def parse_and_lower() -> T:
-            body = parse_body(raw)
-            model = find(serving.models, requested_model(body))
-            exchange.model = model.name
-            return lower(body, model, context)
+            return _lower(parse_body(raw), serving, exchange, context, lower)
 
-        if len(raw) <= _INLINE_BYTES:
-            return parse_and_lower()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, parse_and_lower)
+        return await self._worked(len(raw), parse_and_lower)
+
+    async def _worked(self, size: int, work: Callable[[], T]) -> T:
+        """Work on so many bytes: here where it is soon done, else in a thread."""
+        if size <= _INLINE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """Let the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _context(exchange: Exchange) -> CallContext:
+    exchange.call_id = secrets.token_hex(12)
+    return CallContext(
+        # Never the client's x-request-id: two calls may carry the same one.
+        id=exchange.call_id,
+        now=int(datetime.now(UTC).timestamp()),
+        seed=secrets.randbits(63),
+        cache_salt=exchange.salt,
+    )
+
+
+def _lower(
+    body: dict[str, Any],
+    serving: Serving,
+    exchange: Exchange,
+    context: CallContext,
+    lower: Lowering[T],
+) -> T:
+    model = find(serving.models, requested_model(body))
+    exchange.model = model.name
+    return lower(body, model, context)
 
 
 def _generating(lower: Lower) -> Lower:
@@ -120,7 +160,17 @@ def _generating(lower: Lower) -> Lower:
     return checked
 
 
-async def _answer(call: Call, request: Request) -> bytes:
+class Answering(Protocol):
+    """What gives one whole answer: a call, in most cases."""
+
+    async def answer(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Abort what still runs. Idempotent."""
+
+
+async def answer(call: Answering, request: Request) -> bytes:
+    """The answer of a call; without its client it is aborted."""
     try:
         async with ClientWatch(request.receive):
             return await call.answer()
@@ -128,7 +178,7 @@ async def _answer(call: Call, request: Request) -> bytes:
         await call.aclose()
 
 
-def _notes(ignored: Iterable[str]) -> dict[str, str]:
-    # Names come from the client: only what is harmless in a header is repeated.
+def notes(ignored: Iterable[str]) -> dict[str, str]:
+    """The header that lists names nobody knows; only what is harmless in one is repeated."""
     named = [name for name in ignored if _NAMEABLE.fullmatch(name)][:_MAX_NAMED]
     return {"x-ignored-params": ", ".join(named)} if named else {}

@@ -10,7 +10,7 @@ and 10 KiB (measured on uvicorn). Rules that clients force upon it:
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,11 +18,11 @@ from typing import Protocol
 from fastapi import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.dispatch import Call
 from gateway.exchange import Exchange, Outcome
 from gateway.logs import log_fault
 from gateway.replies import reply_for
 from gateway.rest.client_watch import ClientGone, ClientWatch
+from openai_compat.errors import ErrorReply
 
 WIRE = "penstock.wire"  # ASGI scope extension: the connection itself
 _KEEPALIVE = b": keep-alive\n\n"
@@ -44,6 +44,19 @@ class Wire(Protocol):
         """Close now."""
 
 
+class Source(Protocol):
+    """Where the frames come from: a call, in most cases."""
+
+    def frames(self) -> AsyncGenerator[bytes, None]:
+        """The frames; each item ends on an event boundary, the last one with the terminal event."""
+
+    def fail(self, error: ErrorReply) -> bytes:
+        """The frames that tell of a failure of `frames`."""
+
+    async def aclose(self) -> None:
+        """No more is read. Idempotent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """When an idle stream gets a comment (0: never), and when a stuck reader is cut."""
@@ -53,12 +66,12 @@ class Pace:
 
 
 class TokenStreamResponse(Response):
-    """Streams a call's frames; aborts the call as soon as nobody reads."""
+    """Streams frames; closes where they come from as soon as nobody reads."""
 
-    def __init__(self, call: Call, pace: Pace, headers: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, pace: Pace, headers: Mapping[str, str]) -> None:
         super().__init__(headers={**_HEADERS, **headers})
         del self.headers["content-length"]
-        self._call = call
+        self._source = source
         self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,17 +89,17 @@ class TokenStreamResponse(Response):
                 exchange.outcome = Outcome.STALLED if writer.stalled else Outcome.CLIENT_GONE
         finally:
             writer.close()
-            await self._call.aclose()
+            await self._source.aclose()
 
     async def _pour(self, writer: "_PacedWriter", exchange: Exchange, wire: Wire | None) -> None:
         try:
-            async with aclosing(self._call.frames()) as frames:
+            async with aclosing(self._source.frames()) as frames:
                 async for some in frames:
                     await writer.write(some)
         except Exception as error:
             exchange.outcome = Outcome.FAILED
             log_fault(error, exchange.id)
-            await writer.write(self._call.job.renderer.fail(reply_for(error)))
+            await writer.write(self._source.fail(reply_for(error)))
             if wire is None:  # no connection of ours below: a raise makes any server cut it
                 raise
             wire.hang_up()

@@ -33,7 +33,9 @@ class StoredResponse:
     input: bytes  # its own input items, an array
     previous: str | None
     background: bool
-    events: Sequence[bytes] = ()  # by sequence number; kept of responses in the background
+    obfuscated: bool = False  # its deltas are padded
+    events: Sequence[bytes] = ()  # one each, in order; kept of responses in the background
+    first_event: int = 0  # sequence number of the first one that is kept
 
     @property
     def size(self) -> int:
@@ -55,6 +57,11 @@ class Past:
 
     chain: tuple[StoredResponse, ...] = ()  # of previous_response_id, oldest first
     referred: Mapping[str, StoredResponse] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes that reading it takes."""
+        return sum(response.size for response in (*self.chain, *self.referred.values()))
 
     def items(self) -> list[Item]:
         """The conversation before the request; a call that broke off has no place in it."""
@@ -97,6 +104,18 @@ def check_continued(previous: StoredResponse) -> None:
         " incomplete can be continued.",
         param="previous_response_id",
         code="previous_response_not_usable",
+    )
+
+
+def check_place(response: StoredResponse, after: int) -> None:
+    """Raises `RequestRejected` where the events after a number are not kept, or never will be."""
+    first, end = response.first_event, response.first_event + len(response.events)
+    if first - 1 <= after and (after < end or response.status.live):
+        return
+    raise RequestRejected(
+        f"'starting_after' is not the number of an event that is kept: the response has those from"
+        f" {first} to {end - 1}.",
+        param="starting_after",
     )
 
 

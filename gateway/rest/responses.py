@@ -1,0 +1,104 @@
+"""/v1/responses: create, fetch, follow, cancel, delete, list the input, count it."""
+
+from functools import partial
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from gateway.exchange import Exchange
+from gateway.replies import json_response
+from gateway.responses import Responses
+from gateway.rest.calls import CallRunner, Lowering, answer, notes
+from gateway.rest.sse import TokenStreamResponse
+from openai_compat.purpose import require_generation
+from openai_compat.responses.lower import ResponseJob, count_tokens, lower_response
+from openai_compat.responses.query import read_page, read_retrieval
+from openai_compat.responses.stored import Key, Past
+from openai_compat.served import CallContext, ServedModel
+
+_PATH = "/v1/responses"
+
+
+def routes(calls: CallRunner, responses: Responses) -> APIRouter:
+    """The routes. A response belongs to the API key that made it; to others it is not there."""
+    router = APIRouter()
+
+    @router.post(_PATH)
+    async def create_response(request: Request) -> Response:
+        lower = partial(_lower, keeps=responses.keeps)
+        asked = await calls.recalled(request, partial(_recall, request, responses, lower))
+        return await _created(asked, request, calls, responses)
+
+    @router.post(_PATH + "/input_tokens")
+    async def count_input_tokens(request: Request) -> Response:
+        counted = await calls.recalled(request, partial(_recall, request, responses, _count))
+        return json_response(counted)
+
+    @router.get(_PATH + "/{response_id}")
+    async def retrieve_response(request: Request, response_id: str) -> Response:
+        key, asked = _key(request, response_id), read_retrieval(_query(request))
+        if not asked.stream:
+            return json_response(await responses.body(key))
+        return TokenStreamResponse(await responses.follow(key, asked), calls.pace, {})
+
+    @router.delete(_PATH + "/{response_id}")
+    async def delete_response(request: Request, response_id: str) -> Response:
+        await responses.delete(_key(request, response_id))
+        told = {"id": response_id, "object": "response", "deleted": True}
+        return json_response(msgspec.json.encode(told))
+
+    @router.post(_PATH + "/{response_id}/cancel")
+    async def cancel_response(request: Request, response_id: str) -> Response:
+        return json_response(await responses.cancel(_key(request, response_id)))
+
+    @router.get(_PATH + "/{response_id}/input_items")
+    async def list_input_items(request: Request, response_id: str) -> Response:
+        page = read_page(_query(request))
+        items = await responses.input_items(_key(request, response_id))
+        return json_response(page.of(items))
+
+    return router
+
+
+async def _recall(
+    request: Request, responses: Responses, lower: Any, body: dict[str, Any]
+) -> tuple[Lowering[Any], int]:
+    past = await responses.recall(body, Exchange.of(request.scope).salt)
+    return partial(lower, past=past), past.size
+
+
+def _lower(
+    body: dict[str, Any], model: ServedModel, context: CallContext, *, past: Past, keeps: bool
+) -> ResponseJob:
+    require_generation(model)
+    return lower_response(body, model, context, past, keeps=keeps)
+
+
+def _count(body: dict[str, Any], model: ServedModel, context: CallContext, *, past: Past) -> bytes:
+    require_generation(model)
+    return count_tokens(body, model, context, past)
+
+
+async def _created(
+    asked: ResponseJob, request: Request, calls: CallRunner, responses: Responses
+) -> Response:
+    exchange = Exchange.of(request.scope)
+    headers = notes(asked.job.ignored)
+    if asked.delivery.background:
+        follower = await responses.background(asked, exchange, calls.start)
+        if asked.delivery.stream:
+            return TokenStreamResponse(follower, calls.pace, headers)
+        return json_response(await responses.body(follower.key), headers=headers)
+    call = await responses.foreground(asked, exchange, calls.start)
+    if asked.delivery.stream:
+        return TokenStreamResponse(call, calls.pace, headers)
+    return json_response(await answer(call, request), headers=headers)
+
+
+def _key(request: Request, response_id: str) -> Key:
+    return Key(Exchange.of(request.scope).salt, response_id)
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    return request.query_params.multi_items()
