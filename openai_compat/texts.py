@@ -24,9 +24,7 @@ def read_cut(fields: Fields, model: ServedModel) -> Cut | None:
     """
     most = model.info.max_context
     asked = fields.integer("truncate_prompt_tokens", -1, most)
-    side = fields.text("truncation_side")
-    if side is not None and side not in list(Side):
-        raise wrong(fields.param("truncation_side"), "left or right", side)
+    side = fields.one_of("truncation_side", tuple(Side))
     if asked == 0:
         raise wrong(fields.param("truncate_prompt_tokens"), f"-1 or 1 to {most}", asked)
     if asked is None:

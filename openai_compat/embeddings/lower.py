@@ -28,7 +28,7 @@ def lower_embeddings(body: dict[str, object], model: ServedModel, call: CallCont
     refuse_unsupported(fields, UNSUPPORTED)
     fields.text("user", MAX_USER_CHARS)
     form = _form(fields, model)
-    special = fields.raw("add_special_tokens") is None or fields.flag("add_special_tokens")
+    special = fields.flag("add_special_tokens", default=True)
     inputs, params = read_inputs(fields)
     texts = _prompted(inputs, fields, model)
     encoded = encode_texts(texts, params, model, special=special, cut=read_cut(fields, model))
@@ -45,11 +45,8 @@ def lower_embeddings(body: dict[str, object], model: ServedModel, call: CallCont
 def _form(fields: Fields, model: ServedModel) -> Form:
     embeds = model.info.embeds
     size = 0 if embeds is None else embeds.size
-    chosen = fields.text("encoding_format") or "float"
-    if chosen not in _FORMATS:
-        raise wrong(fields.param("encoding_format"), " or ".join(_FORMATS), chosen)
     return Form(
-        base64=chosen == "base64",
+        base64=fields.one_of("encoding_format", _FORMATS) == "base64",
         dimensions=fields.integer("dimensions", 1, size),
         normalised=embeds is not None and embeds.normalised,
     )

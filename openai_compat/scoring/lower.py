@@ -29,7 +29,7 @@ def lower_rerank(body: dict[str, object], model: ServedModel, call: CallContext)
     """Documents in the order in which they fit a query. Raises `RequestRejected`."""
     fields, cut, activation = _begin(body, model, RERANK_UNSUPPORTED)
     top_n = fields.integer("top_n", 0, 2**31 - 1)
-    shows = fields.raw("return_documents") is None or fields.flag("return_documents")
+    shows = fields.flag("return_documents", default=True)
     most = fields.integer("max_tokens_per_doc", 1, 2**31 - 1)
     query, documents = read_rerank_sides(fields)
     ranking = Ranking(documents.texts if shows else None, top_n or MAX_DOCUMENTS)
@@ -58,8 +58,7 @@ def _begin(
     fields = Fields(body)
     refuse_unsupported(fields, neutral)
     fields.text("user", MAX_USER_CHARS)
-    activation = fields.raw("use_activation") is None or fields.flag("use_activation")
-    return fields, read_cut(fields, model), activation
+    return fields, read_cut(fields, model), fields.flag("use_activation", default=True)
 
 
 def _scored(kind: str, body: dict[str, object], judged: Judging, call: CallContext) -> Scored:
