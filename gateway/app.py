@@ -33,6 +33,7 @@ from gateway.rest import (
     models,
     rerank,
     responses,
+    tokens,
 )
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
@@ -68,6 +69,7 @@ def create_app(
         responses.routes(calls, stored),
         embeddings.routes(calls),
         rerank.routes(calls),
+        tokens.routes(calls),
         models.routes(lifecycle),
         health.routes(lifecycle, metrics),
         events.routes(lifecycle),

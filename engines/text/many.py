@@ -57,7 +57,7 @@ def cut_tokens(tokens: Sequence[int], cut: Cut | None) -> tuple[int, ...]:
 
 def shortened(texts: Sequence[str], tokenizer: Tokenizer, most: int) -> list[str]:
     """Each text up to the end of its token number `most`."""
-    encodings = tokenizer.encode_batch(texts, special=False, offsets=True)
+    encodings = tokenizer.encode_batch(texts, special=False, spelled=True)
     return [
         text if len(encoding.ids) <= most else text[: encoding.offsets[most - 1][1]]
         for text, encoding in zip(texts, encodings, strict=True)

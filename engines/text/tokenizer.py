@@ -79,13 +79,13 @@ class Tokenizer:
         return self._backend.encode(text, add_special_tokens=special).ids
 
     def encode_batch(
-        self, inputs: Sequence[str | tuple[str, str]], *, special: bool, offsets: bool = False
+        self, inputs: Sequence[str | tuple[str, str]], *, special: bool, spelled: bool = False
     ) -> list[tokenizers.Encoding]:
-        """Many texts, or pairs of texts, at once; `offsets` says where in a text a token lies.
+        """Many texts, or pairs of texts, at once; `spelled`: with their pieces and offsets.
 
         Other threads run meanwhile: unlike in `encode`, which holds them up (320 KiB: 140 ms).
         """
-        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        encode = self._backend.encode_batch if spelled else self._backend.encode_batch_fast
         return encode(list(inputs), add_special_tokens=special)
 
     def decode(self, tokens: Sequence[int]) -> str:
