@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from engines.api import Capability, Embeds, Engine, EngineInfo
 from engines.embedding import PooledEmbedder
 from engines.errors import ModelRejected
+from engines.grammar.checker import GrammarChecker
 from engines.grammar.compiler import GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
 from engines.limits import Limits
@@ -32,9 +33,11 @@ from gateway.free_memory import free_memory_bytes
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.metrics import Metrics
-from gateway.model_directory import TextSide, read_text_side
+from gateway.model_directory import TextSide, Writing, read_text_side
+from gateway.model_syntax import choose_syntax
 from gateway.settings import Settings
 from gateway.vector_dispatch import VectorDispatcher
+from openai_compat.choice import Ending
 from openai_compat.served import ServedModel
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class Opened:
     engine: Engine
     model: ServedModel
     kv: KvBudget
+    checker: GrammarChecker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     models: Mapping[str, ServedModel] = MappingProxyType({opened.model.name: opened.model})
     embedder = PooledEmbedder(opened.engine)
     vectors = VectorDispatcher(embedder, dispatcher, window=info.max_running)
-    return Serving(opened.engine, models, dispatcher, vectors)
+    return Serving(opened.engine, models, dispatcher, vectors, checker=opened.checker)
 
 
 def model_path(settings: Settings) -> Path:
@@ -158,7 +162,8 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
     )
     limits = _limits(settings, info)
     engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
-    return Opened(engine, text.served_as(_names(settings, path), info, ends), kv)
+    model = text.served_as(_names(settings, path), info, ends, _writing(settings, text))
+    return Opened(engine, model, kv, _checker(path, info, grammars))
 
 
 def _loading(report: Report) -> Callable[[str, float], None]:
@@ -241,7 +246,8 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
     )
     limits = _limits(settings, info)
     engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
-    return Opened(engine, text.served_as(_names(settings, path), info, frozenset()), kv)
+    model = text.served_as(_names(settings, path), info, frozenset(), _writing(settings, text))
+    return Opened(engine, model, kv, _checker(path, info, grammars))
 
 
 def _grammars(path: Path, vocab_size: int, ends: frozenset[int]) -> GrammarCompiler | None:
@@ -252,6 +258,21 @@ def _grammars(path: Path, vocab_size: int, ends: frozenset[int]) -> GrammarCompi
     except ValueError as error:
         _log.warning("this model takes no grammars: %s", error)
         return None
+
+
+def _checker(
+    path: Path, info: EngineInfo, grammars: GrammarCompiler | None
+) -> GrammarChecker | None:
+    if grammars is None:
+        return None
+    return GrammarChecker(path / "tokenizer.json", info.vocab_size, grammars.ends)
+
+
+def _writing(settings: Settings, text: TextSide) -> Writing:
+    syntax = choose_syntax(
+        text.template, tools=settings.tool_parser, reasoning=settings.reasoning_parser
+    )
+    return Writing(syntax, Ending(settings.named_call_finish))
 
 
 def _can(all_of: frozenset[Capability], grammars: object) -> frozenset[Capability]:

@@ -1,4 +1,4 @@
-"""The trial of a call's grammar before anything starts: what cannot be compiled is the client's 400.
+"""The trial of a call's grammar before anything starts: the client's 400 where it does not compile.
 
 The engine would refuse it too, but a grammar that takes long to compile, or all memory, is met here
 in a process of its own, which ends with it.

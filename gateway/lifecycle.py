@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from engines.api import Engine
 from gateway.dispatch import Dispatcher
+from gateway.grammar_check import Checker
 from gateway.vector_dispatch import VectorDispatcher
 from openai_compat.errors import Unavailable
 from openai_compat.served import ServedModel
@@ -33,6 +34,7 @@ class Serving:
     models: Mapping[str, ServedModel]
     dispatcher: Dispatcher
     vectors: VectorDispatcher
+    checker: Checker | None = None  # of grammars, where the engine takes any
 
 
 @dataclass(frozen=True, slots=True)

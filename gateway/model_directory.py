@@ -1,7 +1,7 @@
 """The text side of a model directory: tokenizer, chat template, names, and its own defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +11,18 @@ from engines.text.model_files import read_object
 from engines.text.prompts import Prompts, read_prompts
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
+from openai_compat.choice import Ending
+from openai_compat.output.model_syntax import ModelSyntax
 from openai_compat.sampling import own_defaults
 from openai_compat.served import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How the model writes calls and reasoning, and how a named call is told to have ended."""
+
+    syntax: ModelSyntax = field(default_factory=ModelSyntax)
+    named_call_end: Ending = Ending.STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +42,14 @@ class TextSide:
         return frozenset() if token is None else frozenset({token})
 
     def served_as(
-        self, names: tuple[str, ...], info: EngineInfo, stop_tokens: frozenset[int]
+        self,
+        names: tuple[str, ...],
+        info: EngineInfo,
+        stop_tokens: frozenset[int],
+        writing: "Writing | None" = None,
     ) -> ServedModel:
-        """The model under its name; further names are aliases."""
+        """The model under its name; further names are aliases. Not told, it writes plain text."""
+        written = writing or Writing()
         return ServedModel(
             name=names[0],
             created=int(datetime.now(UTC).timestamp()),
@@ -44,6 +59,8 @@ class TextSide:
             stop_tokens=stop_tokens,
             aliases=names[1:],
             defaults=self.defaults,
+            syntax=written.syntax,
+            named_call_end=written.named_call_end,
             prompts=self.prompts,
         )
 

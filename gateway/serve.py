@@ -49,9 +49,15 @@ class Process:
             loading.cancel()
             with suppress(asyncio.CancelledError):
                 await loading
+            await self._close_checker()
             self.parts.lifecycle.drain()  # where nothing drained: no phase is shown after this
             self._screen.close()
         return self.server.exit_code
+
+    async def _close_checker(self) -> None:
+        loaded = self.parts.lifecycle.loaded
+        if loaded is not None and loaded.checker is not None:
+            await loaded.checker.close()
 
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()

@@ -73,8 +73,8 @@ def byte_count(low: int = 0) -> Kind:
     return Kind(parse, "SIZE")
 
 
-def choice(*allowed: str) -> Kind:
-    """One of a closed set of words."""
+def choice(*allowed: str, metavar: str = "") -> Kind:
+    """One of a closed set of words; `metavar` stands for them where they are many."""
 
     def parse(raw: object) -> str:
         word = _text(raw)
@@ -82,7 +82,7 @@ def choice(*allowed: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(allowed)}")
         return word
 
-    return Kind(parse, "|".join(allowed))
+    return Kind(parse, metavar or "|".join(allowed))
 
 
 def device_name() -> Kind:

@@ -8,6 +8,7 @@ from engines.api import EngineInfo
 from engines.text.prompts import Prompts
 from engines.text.template import ChatTemplate
 from engines.text.tokenizer import Tokenizer
+from openai_compat.choice import Ending
 from openai_compat.logprobs import ChatLogprobs
 from openai_compat.output.model_syntax import ModelSyntax
 
@@ -25,6 +26,7 @@ class ServedModel:
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     syntax: ModelSyntax = field(default_factory=ModelSyntax)
+    named_call_end: Ending = Ending.STOP  # of a call that the client named
     prompts: Prompts = field(default_factory=Prompts)  # of an embedding model
     chat_logprobs: ChatLogprobs = field(init=False, repr=False, compare=False)
     spelled_tokens: frozenset[int] = field(init=False, repr=False, compare=False)  # markup

@@ -21,6 +21,7 @@ from openai_compat.output import lark
 from openai_compat.output.syntax import Function, LarkFragment, NotExpressible, ToolSyntax
 from openai_compat.served import ServedModel
 
+_BRACKETS = r"\{\["  # what calls without a marker begin with
 _SCHEMA_KINDS = (FormatKind.JSON_SCHEMA, FormatKind.JSON_OBJECT, FormatKind.STRUCTURAL_TAG)
 
 
@@ -161,7 +162,7 @@ def _text_or_calls(grammar: Lark, use: ToolUse, tools: Sequence[Tool]) -> str:
     if is_joint(syntax):
         return f"({calls} | {grammar.content(grammar.text_without('prose', markers))})"
     if not fragment.trigger:
-        return f"({calls} | {grammar.text_without('prose', markers, opening='{[')})"
+        return f"({calls} | {grammar.text_without('prose', markers, opening=_BRACKETS)})"
     if grammar.special(fragment.trigger):
         return f"{grammar.text_without('prose', markers)} ({calls})?"
     return f"{grammar.text_beside('prose', fragment.trigger)} ({calls})?"
