@@ -38,10 +38,10 @@ class KeptResponse:
         """Keep the response as it has ended. Raises StoreFull."""
         await self._store.put(self._now())
 
-    async def give_up(self, full: StoreFull) -> None:
-        """Fail a response that has no room to grow: of its events only the last are kept."""
-        _log.warning("a response did not fit into the store: %s", full)
-        last = self.renderer.fail(no_room(full).reply)
+    async def give_up(self, error: ErrorReply) -> None:
+        """Fail a response whose events cannot all be kept: only those of the failure are."""
+        _log.warning("a response in the background is given up: %s", error.message)
+        last = self.renderer.fail(error)
         await self._store.delete(self.key)
         try:
             await self._store.put(

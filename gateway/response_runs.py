@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from gateway.exchange import Exchange, Outcome
-from gateway.kept_call import KeptResponse
+from gateway.kept_call import KeptResponse, no_room
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
 from gateway.replies import reply_for
@@ -41,8 +41,12 @@ class Run:
         try:
             await self._generate()
         except StoreFull as full:
-            await self._kept.give_up(full)
             self._exchange.outcome = Outcome.FAILED
+            await self._kept.give_up(no_room(full).reply)
+        except Exception as error:  # noqa: BLE001 - whatever it was, no response stays live
+            log_fault(error, self._exchange.id)
+            self._exchange.outcome = Outcome.FAILED
+            await self._kept.give_up(reply_for(error))
         finally:
             await self._kept.call.aclose()
             self._notify()
@@ -123,8 +127,7 @@ class Runs:
             return
         run, task = found
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
+        await asyncio.wait({task})
         await run.cancel()
 
     async def close(self) -> None:

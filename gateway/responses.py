@@ -57,12 +57,9 @@ class Responses:
         if isinstance(previous, str):
             chain = await self._chain(Key(tenant, previous))
             check_continued(chain[-1])
-        referred = {}
-        for response in sorted(referred_ids(body)):
-            found = await self._store.get(Key(tenant, response))
-            if found is not None:
-                referred[response] = found
-        return Past(chain, referred)
+        keys = [Key(tenant, response) for response in sorted(referred_ids(body))]
+        referred = [await self._store.get(key) for key in keys]
+        return Past(chain, tuple(found for found in referred if found is not None))
 
     async def foreground(
         self, asked: ResponseJob, exchange: Exchange, start: Start

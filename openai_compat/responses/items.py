@@ -4,7 +4,7 @@ A string is a user message; a message may come without a type (the "easy" one) o
 as a string; an item may be a reference to one that the store has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from openai_compat.errors import NotFound, RequestRejected
@@ -20,7 +20,6 @@ _ROLES = ("user", "assistant", "system", "developer")
 _PHASES = ("commentary", "final_answer")
 
 Item = dict[str, object]
-Find = Callable[[str], Item | None]  # a stored item by its id
 
 _CALL_NEUTRAL: Neutral = {
     "caller": ({"type": "direct"},),
@@ -37,7 +36,7 @@ class ItemReader:
     """Reads the items of one request. `stem` names those that come without an id."""
 
     stem: str
-    find: Find
+    named: Mapping[str, Item]  # stored items by their ids
     ignored: dict[str, None] = field(default_factory=dict)
 
     def read(self, fields: Fields) -> list[Item]:
@@ -116,7 +115,7 @@ class ItemReader:
 
     def _referred(self, item: Fields, _place: int) -> Item:
         self._note(item, ())
-        found = self.find(needed_text(item, "id", _MAX_ID_CHARS))
+        found = self.named.get(needed_text(item, "id", _MAX_ID_CHARS))
         if found is None:
             raise NotFound(
                 "There is no such item: it was never stored, has expired, or is not yours.",

@@ -125,7 +125,7 @@ def count_tokens(
 def _read(
     fields: Fields, model: ServedModel, call: CallContext, past: Past, *, logprobs: int | None
 ) -> _Read:
-    reader = ItemReader(call.id, past.find)
+    reader = ItemReader(call.id, past.named())
     before = past.items()
     own = reader.read(fields)
     tools, ignored = read_tools(fields)

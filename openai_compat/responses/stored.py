@@ -1,7 +1,7 @@
 """What is kept of a response, and what later requests take from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import msgspec
@@ -56,12 +56,12 @@ class Past:
     """The stored responses that a request goes back to."""
 
     chain: tuple[StoredResponse, ...] = ()  # of previous_response_id, oldest first
-    referred: Mapping[str, StoredResponse] = field(default_factory=dict)
+    referred: tuple[StoredResponse, ...] = ()  # whose items the input refers to
 
     @property
     def size(self) -> int:
         """Bytes that reading it takes."""
-        return sum(response.size for response in (*self.chain, *self.referred.values()))
+        return sum(response.size for response in (*self.chain, *self.referred))
 
     def items(self) -> list[Item]:
         """The conversation before the request; a call that broke off has no place in it."""
@@ -72,15 +72,13 @@ class Past:
             if item["type"] != "function_call" or item["status"] == "completed"
         ]
 
-    def find(self, item_id: str) -> Item | None:
-        """An item by its id."""
-        response = self.referred.get(owner(item_id) or "")
-        if response is None:
-            return None
-        for item in (*response.input_items(), *response.output_items()):
-            if item["id"] == item_id:
-                return item
-        return None
+    def named(self) -> dict[str, Item]:
+        """The items that may be referred to, by their ids."""
+        return {
+            str(item["id"]): item
+            for response in self.referred
+            for item in (*response.input_items(), *response.output_items())
+        }
 
 
 def referred_ids(body: Mapping[str, object]) -> set[str]:
