@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import jsonschema
 import llguidance.numpy
@@ -15,7 +16,8 @@ from openai_compat.output.syntax import Function, NotExpressible
 from tests.support.outputs import run
 from tests.support.tokenizers import EOS, byte_level
 
-PLAIN, SPECIAL = "markers are text", "markers are special tokens"
+ROOT = Path(__file__).parents[4] / "engines/bundled/penstock_tiny"
+PLAIN, SPECIAL, BUNDLED = "markers are text", "markers are special tokens", "the bundled model"
 WALKS = 24
 PATIENCE = 60  # tokens before a walk makes for the end
 CLOSING = ('"', '"', "}", "]", ")", "\n</parameter>\n", "</function>", "}\n")
@@ -52,7 +54,9 @@ TOOLSET = (
 
 
 def tokenizer(kind):
-    """Bytes and words; the markers of every syntax as special tokens, or not at all."""
+    """Bytes and words, with every syntax's markers as special tokens or with none; or our own."""
+    if kind == BUNDLED:  # has `<tool_call>`, which it does not call special but llguidance does
+        return Machine(Tokenizer.from_file(str(ROOT / "tokenizer.json")))
     backend = byte_level()
     if kind == SPECIAL:
         texts = dict.fromkeys(t for each in tool_syntaxes().values() for t in each.specials)
@@ -92,7 +96,8 @@ class Machine:
         return [self.backend.encode(text, add_special_tokens=False).ids for text in texts]
 
 
-MACHINES = {PLAIN: tokenizer(PLAIN), SPECIAL: tokenizer(SPECIAL)}
+KINDS = (PLAIN, SPECIAL, BUNDLED)
+MACHINES = {kind: tokenizer(kind) for kind in KINDS}
 
 
 def walk(machine, matcher, syntax, chance):
@@ -117,7 +122,7 @@ def walk(machine, matcher, syntax, chance):
     return None
 
 
-@pytest.mark.parametrize("kind", [PLAIN, SPECIAL])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(tool_syntaxes()))
 def test_whatever_a_grammar_lets_through_is_valid_calls(name, kind):
     """Random walks give only whole calls, of our functions, with arguments their schemas allow."""
@@ -142,7 +147,7 @@ def test_whatever_a_grammar_lets_through_is_valid_calls(name, kind):
     assert ended >= WALKS * 3 // 4, f"only {ended} of {WALKS} walks came to an end"
 
 
-@pytest.mark.parametrize("kind", [PLAIN, SPECIAL])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(tool_syntaxes()))
 def test_without_parallel_calls_there_is_one(name, kind):
     """With `parallel=False` no walk gives a second call."""

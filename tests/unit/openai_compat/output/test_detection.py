@@ -16,18 +16,24 @@ TEMPLATES = {
         ("hermes", None),
     ),
     "qwen 3": (
-        r"""{{- '<tool_call>\n{"name": "' }}{{- '", "arguments": ' }}{{- '}\n</tool_call>' }}"""
-        r"{%- set content = content.split('</think>')[-1].lstrip('\n') %}",
+        (
+            r"""{{- '<tool_call>\n{"name": "' }}{{- '", "arguments": ' }}{{- '}\n</tool_call>' }}"""
+            r"{%- set content = content.split('</think>')[-1].lstrip('\n') %}"
+        ),
         ("hermes", "think"),
     ),
     "qwen 3 coder": (
-        r"{{- '\n<tool_call>\n<function=' + name + '>\n' }}{{- '<parameter=' + key + '>\n' }}"
-        r"{{- '</tool_call>' }}",
+        (
+            r"{{- '\n<tool_call>\n<function=' + name + '>\n' }}{{- '<parameter=' + key + '>\n' }}"
+            r"{{- '</tool_call>' }}"
+        ),
         ("xml", None),
     ),
     "llama 3.1": (
-        """{{- "Environment: ipython\n" }}{{- '{"name": "' + call.name + '", ' }}"""
-        """{{- '"parameters": ' }}{{- "<|python_tag|>" + call.name }}""",
+        (
+            """{{- "Environment: ipython\n" }}{{- '{"name": "' + call.name + '", ' }}"""
+            """{{- '"parameters": ' }}{{- "<|python_tag|>" + call.name }}"""
+        ),
         ("llama3_json", None),
     ),
     "llama 4, python": (
@@ -40,7 +46,7 @@ TEMPLATES = {
         ("mistral", "mistral"),
     ),
     "deepseek r1": (
-        f"{{{{'<{BAR}tool▁calls▁begin{BAR}>function<{BAR}tool▁sep{BAR}>' + '```json' + '</think>'}}}}",
+        f"{{{{'<{BAR}tool▁calls▁begin{BAR}>f<{BAR}tool▁sep{BAR}>' + '```json' + '</think>'}}}}",
         ("deepseek_v3", "think"),
     ),
     "deepseek v3.1": (
@@ -48,8 +54,10 @@ TEMPLATES = {
         ("deepseek_v31", "think"),
     ),
     "glm 4.5": (
-        "{{ '<tool_call>' + name }}<arg_key>{{ k }}</arg_key><arg_value>{{ v }}</arg_value>"
-        "</tool_call><think></think>",
+        (
+            "{{ '<tool_call>' + name }}<arg_key>{{ k }}</arg_key><arg_value>{{ v }}</arg_value>"
+            "</tool_call><think></think>"
+        ),
         ("glm", "think"),
     ),
     "kimi k2": (
