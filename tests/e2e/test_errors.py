@@ -9,6 +9,7 @@ import pytest
 
 from gateway.setting_kinds import Secret
 from tests.support.live import Raw, chat, eventually, live, test_settings
+from tests.support.messages import anthropic_error_of
 from tests.support.routes import api_routes, filled
 
 KEY = "sk-right-key"
@@ -42,6 +43,8 @@ def error_of(response):
     assert response.headers["x-request-id"]
     assert response.headers["x-should-retry"] in ("true", "false")
     body = response.json()
+    if response.request.url.path.startswith("/v1/messages"):
+        return anthropic_error_of(response)
     assert set(body) == {"error"}
     error = body["error"]
     assert set(error) == {"message", "type", "param", "code"}

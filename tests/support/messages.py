@@ -127,3 +127,17 @@ def _add(block, event, arguments):
             block["signature"] += delta["signature"]
         case "input_json_delta":
             arguments[index] = arguments.get(index, "") + delta["partial_json"]
+
+
+def anthropic_error_of(response):
+    """The details of a refusal in Anthropic's shape, which is checked: its `code` and `param`."""
+    assert response.headers["request-id"] == response.headers["x-request-id"]
+    body = response.json()
+    assert set(body) == {"type", "error", "request_id"}
+    assert body["type"] == "error"
+    assert body["request_id"] == response.headers["request-id"]
+    error = body["error"]
+    assert set(error) == {"type", "message", "details"}
+    assert isinstance(error["message"], str)
+    details = error["details"]
+    return {**error, "code": details["error_code"], "param": details.get("param")}

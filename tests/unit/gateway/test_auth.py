@@ -23,8 +23,9 @@ def test_without_keys_everyone_is_the_same_caller():
 
 @pytest.mark.parametrize("key", [b"sk-one", b"sk-two"])
 def test_every_listed_key_is_good(key):
-    """Also the second one, and its salt is its own."""
+    """Also the second one, in either header, and its salt is its own."""
     assert KEYS.identify(bearer(key)) == cache_salt(key)
+    assert KEYS.identify([(b"x-api-key", key)]) == cache_salt(key)
 
 
 def test_the_scheme_may_be_written_in_any_case():
@@ -42,12 +43,18 @@ def test_the_scheme_may_be_written_in_any_case():
         bearer(b"\xff\x00"),
         [(b"authorization", b"sk-one")],
         [(b"authorization", b"Basic sk-one")],
-        [(b"x-api-key", b"sk-one")],
+        [(b"x-api-key", b"sk-on")],
+        [(b"x-api-key", b"")],
+        [(b"x-api-key", b"Bearer sk-one")],
+        [(b"api-key", b"sk-one")],
         bearer(b"sk-one") + bearer(b"sk-one"),
+        [(b"x-api-key", b"sk-one"), (b"x-api-key", b"sk-one")],
+        [*bearer(b"sk-one"), (b"x-api-key", b"sk-one")],
+        [*bearer(b"wrong"), (b"x-api-key", b"sk-one")],
     ],
 )
-def test_anything_but_one_good_bearer_key_is_refused(headers):
-    """No second credential is looked for, and two are one too many."""
+def test_anything_but_one_good_key_is_refused(headers):
+    """No second credential is looked for, and two are one too many, in whatever headers."""
     with pytest.raises(Unauthorized):
         KEYS.identify(headers)
 
