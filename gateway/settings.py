@@ -60,11 +60,11 @@ class Settings:
         "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"
     )
     tool_parser: str = _setting(
-        "auto", choice("auto", "none", *tool_syntaxes()),
+        "auto", choice("auto", "none", *tool_syntaxes(), metavar="NAME"),
         "How the model writes tool calls; auto: as its chat template shows", group="model",
     )  # fmt: skip
     reasoning_parser: str = _setting(
-        "auto", choice("auto", "none", *reasoning_syntaxes()),
+        "auto", choice("auto", "none", *reasoning_syntaxes(), metavar="NAME"),
         "How the model writes its reasoning; auto: as its chat template shows", group="model",
     )  # fmt: skip
     named_call_finish: str = _setting(

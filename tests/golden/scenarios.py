@@ -13,10 +13,12 @@ from openai_compat.completions.lower import lower_completion
 from openai_compat.errors import reply_to
 from openai_compat.job import Job
 from openai_compat.models import card_body, list_body
+from tests.support.answers import function, hermes, writing
 from tests.support.tokenizers import CALL, EOS, served_model
 
 HERE = Path(__file__).parent
 MODEL = served_model(aliases=("org/tiny",))
+WRITING = writing(tools="hermes", reasoning="think")
 Events = list[tuple[int, TokenEvent]]
 
 
@@ -51,6 +53,23 @@ def chat(**fields: object) -> Job:
     """A chat of one short message."""
     messages = [{"role": "user", "content": "hello"}]
     return lower_chat({"model": "tiny", "messages": messages, **fields}, MODEL, CALL)
+
+
+def agent(**fields: object) -> Job:
+    """A chat with two tools, on a model that thinks and calls."""
+    messages = [{"role": "user", "content": "hello"}]
+    tools = [function("f", a={"type": "integer"}), function("g")]
+    body = {"model": "tiny", "messages": messages, "tools": tools, **fields}
+    return lower_chat(body, WRITING, CALL)
+
+
+def by_runs(text: str, size: int = 12, finish: Finish = STOPPED) -> list[TokenEvent]:
+    """Events of several tokens, as forced tokens and slow readers make them."""
+    tokens = [*ids(text), ids(EOS)[0]] if finish is STOPPED else ids(text)
+    runs = [tokens[at : at + size] for at in range(0, len(tokens), size)]
+    events = [TokenEvent(0, run, cached=1) for run in runs]
+    events[-1].finish = finish
+    return events
 
 
 def completion(**fields: object) -> Job:
@@ -93,6 +112,9 @@ def turns(*events: list[TokenEvent]) -> Events:
 
 USAGE = {"stream_options": {"include_usage": True}}
 TEXT = "hello world, né 😀"
+THOUGHT = "<think>\nthe sea\n</think>\n\n"
+CALLS = hermes("f", '{"a": 12}') + "\n" + hermes("g", "{}")
+NAMED = {"type": "function", "function": {"name": "g"}}
 
 SCENARIOS: dict[str, Callable[[], bytes]] = {
     "chat.sse": lambda: streamed(chat(stream=True, **USAGE), first(one_by_one(TEXT))),
@@ -115,6 +137,26 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
             with_logprobs(one_by_one("world", 1)),
             with_logprobs(one_by_one("hello world", 0, LENGTH)),
         ),
+    ),
+    "chat_tools.sse": lambda: streamed(
+        agent(stream=True, **USAGE), first(by_runs(f"{THOUGHT}hello\n{CALLS}"))
+    ),
+    "chat_tools_named.sse": lambda: streamed(
+        agent(stream=True, tool_choice=NAMED), first(by_runs(hermes("g", "{}")))
+    ),
+    "chat_tools_one.sse": lambda: streamed(
+        agent(stream=True, parallel_tool_calls=False), first(by_runs(CALLS))
+    ),
+    "chat_tools_cut.sse": lambda: streamed(
+        agent(stream=True), first(by_runs(CALLS[:60], finish=LENGTH))
+    ),
+    "chat_tools_form.sse": lambda: streamed(
+        agent(stream=True, response_format={"type": "json_object"}),
+        first(by_runs('{"a": "<tool_call> 1"}')),
+    ),
+    "chat_tools.json": lambda: folded(agent(), first(by_runs(f"{THOUGHT}hello\n{CALLS}"))),
+    "chat_tools_named.json": lambda: folded(
+        agent(tool_choice=NAMED), first(by_runs(hermes("g", "{}")))
     ),
     "completion.sse": lambda: streamed(
         completion(stream=True, **USAGE), first(one_by_one(TEXT, finish=LENGTH))

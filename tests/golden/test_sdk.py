@@ -55,6 +55,61 @@ def test_the_stream_helper_accumulates(client, name):
     assert (final.usage is not None) == (name == "chat.sse")
 
 
+CALLED = [("f", '{"a": 12}'), ("g", "{}")]
+
+
+def calls_of(message):
+    """Names and arguments; every call has its own id and the one type there is."""
+    calls = message.tool_calls or []
+    assert len({call.id for call in calls}) == len(calls)
+    assert {call.type for call in calls} <= {"function"}
+    return [(call.function.name, call.function.arguments) for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("name", "finish", "called", "content"),
+    [
+        ("chat_tools.sse", "tool_calls", CALLED, "hello"),
+        ("chat_tools_named.sse", "stop", CALLED[1:], None),
+        ("chat_tools_one.sse", "tool_calls", CALLED[:1], None),
+        ("chat_tools_form.sse", "stop", [], '{"a": "<tool_call> 1"}'),
+    ],
+)
+def test_the_stream_helper_accumulates_calls(client, name, finish, called, content):
+    """Ids, names and types once, arguments in pieces, a dense index."""
+    with client(name).chat.completions.stream(model="tiny", messages=MESSAGES) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion()
+    choice = final.choices[0]
+    assert choice.finish_reason == finish
+    assert calls_of(choice.message) == called
+    assert (choice.message.content or None) == content
+    done = [kind for kind in kinds if kind == "tool_calls.function.arguments.done"]
+    assert len(done) == len(called)
+
+
+def test_a_call_that_is_cut_off_is_no_call_that_ended(client):
+    """The helper raises for the length; the raw stream shows what there was."""
+    open_ = client("chat_tools_cut.sse").chat.completions
+    opened = open_.stream(model="tiny", messages=MESSAGES)
+    with opened as stream, pytest.raises(openai.LengthFinishReasonError):
+        stream.get_final_completion()
+    chunks = list(open_.create(model="tiny", messages=MESSAGES, stream=True))
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("name", "finish", "called"),
+    [("chat_tools.json", "tool_calls", CALLED), ("chat_tools_named.json", "stop", CALLED[1:])],
+)
+def test_the_folded_calls_are_read(client, name, finish, called):
+    """The same answer at once; content is null where there is none."""
+    choice = client(name).chat.completions.create(model="tiny", messages=MESSAGES).choices[0]
+    assert choice.finish_reason == finish
+    assert calls_of(choice.message) == called
+    assert choice.message.content == ("hello" if len(called) == 2 else None)
+
+
 def test_the_folded_answer_is_read(client):
     """Text, finish, usage."""
     answer = client("chat.json").chat.completions.create(model="tiny", messages=MESSAGES)

@@ -15,7 +15,7 @@ TYPES = {
     "model": Model,
 }
 STREAMS = [name for name in SCENARIOS if name.endswith(".sse")]
-OURS = {"max_model_len"}  # documented extras of the model card
+OURS = {"max_model_len", "reasoning_content"}  # documented extras
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
