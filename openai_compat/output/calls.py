@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 
+from openai_compat.output import reading
 from openai_compat.output.cursor import Cursor, ScriptedParser, Steps
 from openai_compat.output.delta import CallArguments, CallBegin, CallEnd, OutputParser
 from openai_compat.output.markers import Markers
@@ -85,7 +86,7 @@ def sections(
     while True:
         if not marker:
             cursor.restore()
-            marker = yield from cursor.prose(opening)
+            marker = yield from reading.prose(cursor, opening)
             if not marker:
                 return
         called = yield from section(marker.lstrip("\n"))
@@ -105,7 +106,7 @@ def closed(cursor: Cursor, marker: str) -> Steps[None]:
     """The marker that ends a call; if it does not come, what does is content."""
     cursor.keep()
     yield from cursor.spaces()
-    if (yield from cursor.closing(marker)):
+    if (yield from reading.closing(cursor, marker)):
         cursor.drop()
 
 
@@ -201,7 +202,7 @@ class _Body:
         known = key == "name" or key in self._arguments or self._allowed is None
         if not known and key not in (self._allowed or ()):
             return False
-        return (yield from self._cursor.json(_nowhere))
+        return (yield from reading.json_value(self._cursor, _nowhere))
 
     def _name(self) -> Steps[bool]:
         name = yield from json_text(self._cursor)
@@ -216,8 +217,8 @@ class _Body:
     def _value(self) -> Steps[bool]:
         if not self.begun:
             self._early = []
-            return (yield from self._cursor.json(self._early.append))
-        whole = yield from self._cursor.json(self._writer.arguments)
+            return (yield from reading.json_value(self._cursor, self._early.append))
+        whole = yield from reading.json_value(self._cursor, self._writer.arguments)
         if whole:
             self._end()
         return whole

@@ -15,7 +15,6 @@ from itertools import groupby
 from typing import TypeVar
 
 from openai_compat.output.delta import CallArguments, CallBegin, CallEnd, Delta, Reasoning, Text
-from openai_compat.output.json_scan import JsonScanner
 from openai_compat.output.markers import Markers
 
 T = TypeVar("T")
@@ -120,15 +119,6 @@ class Cursor:
             if not waiting or not (yield from self.more()):
                 return ""
 
-    def closing(self, text: str) -> Steps[bool]:
-        """As `literal`, but an end of all text inside of it counts: the rest was cut off."""
-        if (yield from self.literal(text)):
-            return True
-        if self.ended and text.startswith(self.text[self.at :]):
-            self.take(len(self.text))
-            return True
-        return False
-
     def until(
         self, markers: Markers, sink: Callable[[str], object], limit: int | None = None
     ) -> Steps[str]:
@@ -151,58 +141,6 @@ class Cursor:
             if not (yield from self.more()):
                 self.take(len(self.text))  # the first of a marker that was cut off
                 return ""
-
-    def name(self, stops: Markers, limit: int) -> Steps[tuple[str, str]]:
-        """A short text up to a marker, and that marker, which is empty if it was no such text."""
-        pieces: list[str] = []
-        stop = yield from self.until(stops, pieces.append, limit)
-        return "".join(pieces), stop
-
-    def prose(self, markers: Markers, kind: type[Text | Reasoning] = Text) -> Steps[str]:
-        """Gives prose up to a marker, from which on all is kept. Nothing at the end of all text."""
-        self.prose_kind = kind
-        while True:
-            found = markers.find(self.text, self.at)
-            end = found.start() if found else len(self.text) - markers.held(self.text, self.at)
-            self.give(self.take(end))
-            if found:
-                self.keep()
-                return self.take(found.end())
-            if self.ended:
-                self.give(self.take(len(self.text)))
-                return ""
-            self.passing = markers.first if end == len(self.text) else None
-            yield
-            self.passing = None
-
-    def rest(self, kind: type[Text | Reasoning] = Text) -> Steps[None]:
-        """All that is left is prose."""
-        self.prose_kind = kind
-        while True:
-            self.give(self.take(len(self.text)))
-            if self.ended:
-                return
-            self.passing = frozenset()
-            yield
-
-    def json(self, sink: Callable[[str], object], *, opened: str = "") -> Steps[bool]:
-        """Feeds the sink one JSON value; False where the text is none.
-
-        `opened` is the first of it, if that was read already.
-        """
-        scanner = JsonScanner()
-        if opened:
-            sink(opened[: scanner.scan(opened, 0)])
-        while True:
-            piece = self.take(scanner.scan(self.text, self.at))
-            if piece:
-                sink(piece)
-            if scanner.done:
-                return True
-            if scanner.failed:
-                return False
-            if not (yield from self.more()):
-                return scanner.finish()
 
 
 class ScriptedParser:

@@ -18,7 +18,7 @@ One parser reads both; the grammar holds a model to the form it was taught.
 
 from collections.abc import Callable, Sequence
 
-from openai_compat.output import calls, lark
+from openai_compat.output import calls, lark, reading
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.delta import OutputParser
 from openai_compat.output.markers import Markers
@@ -70,7 +70,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
         called = False
         while True:
             yield from cursor.spaces()
-            if called and (yield from cursor.closing(_END)):
+            if called and (yield from reading.closing(cursor, _END)):
                 cursor.drop()
                 return True
             if not (yield from cursor.literal(_CALL)):
@@ -78,7 +78,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
             name = yield from _head(cursor)
             if name is None or not writer.begin(name):
                 return called
-            if not (yield from cursor.json(writer.arguments)):
+            if not (yield from reading.json_value(cursor, writer.arguments)):
                 return False
             writer.end()
             called = True
@@ -89,12 +89,12 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
 
 def _head(cursor: Cursor) -> Steps[str | None]:
     """The name, read up to the object."""
-    name, stop = yield from cursor.name(_TO_SEP, calls.MAX_NAME)
+    name, stop = yield from reading.name(cursor, _TO_SEP, calls.MAX_NAME)
     yield from cursor.spaces()
     if not stop:
         return None
     if (yield from cursor.peek()) != "{":  # so that was the type, and the name is still to come
-        name, stop = yield from cursor.name(_LINE, calls.MAX_NAME)
+        name, stop = yield from reading.name(cursor, _LINE, calls.MAX_NAME)
         yield from cursor.spaces()
         if not stop or not (yield from cursor.literal(_FENCE + "json")):
             return None
@@ -105,9 +105,9 @@ def _head(cursor: Cursor) -> Steps[str | None]:
 def _tail(cursor: Cursor) -> Steps[None]:
     """What ends a call; models leave some of it out."""
     yield from cursor.spaces()
-    if (yield from cursor.closing(_FENCE)):
+    if (yield from reading.closing(cursor, _FENCE)):
         yield from cursor.spaces()
         cursor.drop()
-    if (yield from cursor.closing(_CALL_END)):
+    if (yield from reading.closing(cursor, _CALL_END)):
         cursor.drop()
     cursor.keep()

@@ -10,7 +10,7 @@ GLM 4.7 writes no line ends between the tags. A value is a string as it is, anyt
 
 from collections.abc import Callable, Sequence
 
-from openai_compat.output import calls, lark, lark_members
+from openai_compat.output import calls, lark, lark_members, reading
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.delta import OutputParser
 from openai_compat.output.markers import Markers
@@ -63,7 +63,7 @@ class Glm:
 def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
     def section(_marker: str) -> Steps[bool]:
         yield from cursor.spaces()
-        name, stop = yield from cursor.name(_AFTER_NAME, calls.MAX_NAME)
+        name, stop = yield from reading.name(cursor, _AFTER_NAME, calls.MAX_NAME)
         name = name.strip()
         if not stop or not writer.begin(name):
             return False
@@ -82,7 +82,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
 
 
 def _member(cursor: Cursor, arguments: Arguments) -> Steps[bool]:
-    key, stop = yield from cursor.name(_AFTER_KEY, calls.MAX_NAME)
+    key, stop = yield from reading.name(cursor, _AFTER_KEY, calls.MAX_NAME)
     yield from cursor.spaces()
     if not stop or not (yield from cursor.literal(_VALUE)):
         return False

@@ -14,7 +14,7 @@ Two messages of the same kind in a row are set apart by a line end of ours.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from openai_compat.output import lark
+from openai_compat.output import lark, reading
 from openai_compat.output.calls import Writer
 from openai_compat.output.cursor import Cursor, ScriptedParser, Steps
 from openai_compat.output.delta import OutputParser, Reasoning, Text
@@ -119,7 +119,7 @@ class _Turn:
                 marker = yield from cursor.literal(_START, _CHANNEL, "to=")
             if not marker:
                 self._stray()
-                marker = yield from cursor.prose(_OPENING)
+                marker = yield from reading.prose(cursor, _OPENING)
                 if not marker:
                     return
             header = yield from self._header(marker)
@@ -138,7 +138,7 @@ class _Turn:
 
     def _header(self, opening: str) -> Steps[_Header | None]:
         """The header that begins so, which stays kept; None if it is none."""
-        text, stop = yield from self._cursor.name(_HEADER_END, _MAX_HEADER)
+        text, stop = yield from reading.name(self._cursor, _HEADER_END, _MAX_HEADER)
         return _Header.read(opening + text + stop) if stop == _MESSAGE else None
 
     def _message(self, header: _Header) -> Steps[str]:
@@ -152,7 +152,7 @@ class _Turn:
             cursor.drop()
             return (yield from self._prose(_KINDS[header.channel]))
         self._stray()
-        marker = yield from cursor.prose(_BODY_ENDS)
+        marker = yield from reading.prose(cursor, _BODY_ENDS)
         if marker != _START:
             self._stray()
         return marker
@@ -163,7 +163,7 @@ class _Turn:
         if self._last is kind and (yield from cursor.peek()):
             cursor.out.append(kind("\n"))
         self._last = kind
-        marker = yield from cursor.prose(_BODY_ENDS, kind)
+        marker = yield from reading.prose(cursor, _BODY_ENDS, kind)
         if marker != _START:
             cursor.drop()
         return marker
@@ -177,10 +177,10 @@ class _Turn:
             writer.arguments("{}")
             writer.end()
             return ""
-        if not (yield from cursor.json(writer.arguments)):
+        if not (yield from reading.json_value(cursor, writer.arguments)):
             return (yield from self._prose(Text))
         writer.end()
         yield from cursor.spaces()
-        if (yield from cursor.literal(*_ENDS)) or (yield from cursor.closing(_CALL)):
+        if (yield from cursor.literal(*_ENDS)) or (yield from reading.closing(cursor, _CALL)):
             cursor.drop()
         return ""

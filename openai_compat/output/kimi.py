@@ -9,7 +9,7 @@ without the line end. The id is the client's id too: the template wants it back 
 import re
 from collections.abc import Callable, Sequence
 
-from openai_compat.output import calls, lark
+from openai_compat.output import calls, lark, reading
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.delta import OutputParser
 from openai_compat.output.markers import Markers
@@ -53,7 +53,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
         called = False
         while True:
             yield from cursor.spaces()
-            if called and (yield from cursor.closing(_END)):
+            if called and (yield from reading.closing(cursor, _END)):
                 cursor.drop()
                 return True
             if not (yield from cursor.literal(_CALL)):
@@ -69,13 +69,13 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
 
 
 def _call(cursor: Cursor, writer: calls.Writer) -> Steps[calls.Found]:
-    call_id, stop = yield from cursor.name(_AFTER_ID, calls.MAX_NAME)
+    call_id, stop = yield from reading.name(cursor, _AFTER_ID, calls.MAX_NAME)
     call_id = call_id.strip()
     named = _ID.fullmatch(call_id)
     if not stop or not named or not writer.begin(named[1], call_id):
         return calls.Found.NONE
     yield from cursor.spaces()
-    if not (yield from cursor.json(writer.arguments)):
+    if not (yield from reading.json_value(cursor, writer.arguments)):
         return calls.Found.BROKEN
     writer.end()
     return calls.Found.WHOLE

@@ -10,7 +10,7 @@ none in the first form.
 
 from collections.abc import Callable, Sequence
 
-from openai_compat.output import calls, lark
+from openai_compat.output import calls, lark, reading
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.delta import OutputParser
 from openai_compat.output.markers import Markers
@@ -86,14 +86,16 @@ def _array(cursor: Cursor, writer: calls.Writer) -> Steps[bool]:
 
 def _named(cursor: Cursor, writer: calls.Writer) -> Steps[bool]:
     """The second form, after its marker."""
-    name, stop = yield from cursor.name(_AFTER_NAME, calls.MAX_NAME)
+    name, stop = yield from reading.name(cursor, _AFTER_NAME, calls.MAX_NAME)
     call_id = ""
     if stop == _ID:
-        call_id, stop = yield from cursor.name(_AFTER_ID, calls.MAX_NAME)
+        call_id, stop = yield from reading.name(cursor, _AFTER_ID, calls.MAX_NAME)
     if not stop or not writer.begin(name.strip(), call_id.strip()):
         return False
     yield from cursor.spaces()
-    whole = yield from cursor.json(writer.arguments, opened="{" if stop == "{" else "")
+    whole = yield from reading.json_value(
+        cursor, writer.arguments, opened="{" if stop == "{" else ""
+    )
     if whole:
         writer.end()
     return whole

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from openai_compat.output import typed
+from openai_compat.output import reading, typed
 from openai_compat.output.calls import Writer
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.markers import Markers
@@ -30,7 +30,7 @@ class Arguments:
             # A closing tag inside of a JSON string is part of it.
             pieces.append((yield from self._cursor.spaces()))
             if (yield from self._cursor.peek()) in tuple('{["'):
-                yield from self._cursor.json(pieces.append)
+                yield from reading.json_value(self._cursor, pieces.append)
         if not (yield from self._cursor.until(closing, pieces.append)):
             return False
         self._writer.arguments(typed.json_of("".join(pieces), allowed))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from openai_compat.output import reading
 from openai_compat.output.calls import after_lines
 from openai_compat.output.cursor import Cursor, ScriptedParser, Steps
 from openai_compat.output.delta import OutputParser, Reasoning, Text
@@ -32,12 +33,12 @@ class Tags:
             if begun or opened:
                 cursor.prose_kind = Reasoning
                 cursor.restore()
-                yield from cursor.prose(after_lines(self.end), Reasoning)
+                yield from reading.prose(cursor, after_lines(self.end), Reasoning)
                 cursor.drop()
                 yield from _line_ends(cursor)
             cursor.prose_kind = Text
             cursor.restore()
-            yield from cursor.rest()
+            yield from reading.rest(cursor)
 
         return ScriptedParser(script)
 

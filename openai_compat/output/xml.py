@@ -14,7 +14,7 @@ and then, so `<function=` opens a call too.
 
 from collections.abc import Callable, Sequence
 
-from openai_compat.output import calls, lark, lark_members
+from openai_compat.output import calls, lark, lark_members, reading
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.delta import OutputParser
 from openai_compat.output.markers import Markers
@@ -67,7 +67,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
             yield from cursor.spaces()
             if not (yield from cursor.literal(_FUNCTION)):
                 return False
-        name, stop = yield from cursor.name(_AFTER_NAME, calls.MAX_NAME)
+        name, stop = yield from reading.name(cursor, _AFTER_NAME, calls.MAX_NAME)
         name = name.strip()
         if not stop or not writer.begin(name):
             return False
@@ -89,7 +89,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
 
 
 def _member(cursor: Cursor, arguments: Arguments) -> Steps[bool]:
-    key, stop = yield from cursor.name(_AFTER_NAME, calls.MAX_NAME)
+    key, stop = yield from reading.name(cursor, _AFTER_NAME, calls.MAX_NAME)
     if not stop:
         return False
     yield from cursor.literal("\n")
