@@ -11,12 +11,11 @@ from tempfile import mkdtemp
 import torch
 import transformers
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import CONFIG_MAPPING
 
-VOCAB = 512
-CLS, SEP = 2, 3
+from tests.support.words import VOCAB, word_tokenizer
+
 _SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -130,15 +129,3 @@ def encoder_dir(tiny) -> Path:
         named = {f"linear.{key}": value for key, value in weights.items()}
         save_file(named, path / f"{place}_Dense" / "model.safetensors")
     return path
-
-
-def word_tokenizer() -> Tokenizer:
-    """Words w4 ... w511 are tokens 4 ... 511; texts and pairs get [CLS] and [SEP] as BERT's do."""
-    specials = ["[UNK]", "[PAD]", "[CLS]", "[SEP]"]
-    vocab = {word: place for place, word in enumerate(specials)}
-    vocab |= {f"w{place}": place for place in range(len(specials), VOCAB)}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(specials)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    return tokenizer
