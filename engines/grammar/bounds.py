@@ -12,6 +12,7 @@ MAX_SOURCE_BYTES = 256 * 1024
 
 _LONGEST_REASON = 300  # characters
 _LONGEST_QUOTE = 48
+_EXPRESSION = re.compile(r":?\s+\((And|Or|Not|Concat|Repeat|Byte)\b.*")  # a regex, taken apart
 _QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'|`[^`]*`')
 
 
@@ -37,7 +38,7 @@ def reason(message: str) -> str:
     """
     lines = message.replace("<non-verbose/>", "").splitlines()
     said = " ".join(line.strip() for line in lines if line and not line[0].isspace())
-    said = _QUOTED.sub(_shortened, said).strip() or "it cannot be compiled"
+    said = _QUOTED.sub(_shortened, _EXPRESSION.sub("", said)).strip() or "it cannot be compiled"
     return said if len(said) <= _LONGEST_REASON else said[: _LONGEST_REASON - 1] + "…"
 
 

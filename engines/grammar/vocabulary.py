@@ -1,15 +1,17 @@
 """A model's tokens as llguidance wants them: the bytes of each, and which stand for no text.
 
-Three things are done by hand, since llguidance reading tokenizer.json itself gets them wrong:
+Four things are done by hand, since llguidance reading tokenizer.json itself gets them wrong:
 
 - Text that spells an added token (`<tool_call>` in a JSON string) is encoded as plain characters.
   Encoded as that token it would contradict the grammar, and end the sequence with an error.
+- A text in the middle of a sequence gets no space put before it, as some tokenizers do at a start.
 - Ids between the tokenizer's vocabulary and the model's stand for nothing, and are never allowed.
 - Every end-of-sequence id counts, not one.
 """
 
 import json
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import tokenizers
 from llguidance import LLTokenizer
@@ -55,4 +57,19 @@ def _plain_encoder(tokenizer_json: str, special: frozenset[int]) -> tokenizers.T
         token for token in described.get("added_tokens", ()) if token["id"] not in special
     ]
     described["post_processor"] = described["truncation"] = described["padding"] = None
+    for part in ("normalizer", "pre_tokenizer"):
+        described[part] = _without_prefix(described.get(part))
     return tokenizers.Tokenizer.from_str(json.dumps(described))
+
+
+def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer that leaves the start of a text as it is."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Metaspace":
+        return {**part, "prepend_scheme": "never"}
+    if part["type"] == "ByteLevel":
+        return {**part, "add_prefix_space": False}
+    inner = {"normalizers", "pretokenizers"} & set(part)
+    return {**part, **{key: [kept for one in part[key] if (kept := _without_prefix(one))]
+                       for key in inner}}  # fmt: skip

@@ -172,5 +172,6 @@ def test_a_reason_is_one_line_without_excerpts():
     """Indented lines are the source, long quotations too."""
     message = f'at 1(8): bad "{"x" * 90}" (in "rule"): error:\n    [0-9\n    ^\nwhy\n<non-verbose/>'
     assert reason(message) == 'at 1(8): bad "…" (in "rule"): error: why'
+    assert reason("is it empty:  (And (Regex a.{0,50}b) x)") == "is it empty"
     assert reason("") == "it cannot be compiled"
     assert len(reason("y" * 1000)) == 300
