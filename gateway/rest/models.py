@@ -1,9 +1,11 @@
-"""GET /v1/models and /v1/models/{id}."""
+"""GET /v1/models and /v1/models/{id}, in the dialect of the client."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from gateway.dialects import speaks_anthropic
 from gateway.lifecycle import Lifecycle
 from gateway.replies import json_response
+from openai_compat.anthropic.models import info_body, page_body
 from openai_compat.models import card_body, list_body
 
 
@@ -12,11 +14,13 @@ def routes(lifecycle: Lifecycle) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/models")
-    async def list_models() -> Response:
-        return json_response(list_body(lifecycle.serving().models.values()))
+    async def list_models(request: Request) -> Response:
+        listed = page_body if speaks_anthropic(request.scope) else list_body
+        return json_response(listed(lifecycle.serving().models.values()))
 
     @router.get("/v1/models/{name:path}")
-    async def retrieve_model(name: str) -> Response:
-        return json_response(card_body(lifecycle.serving().models, name))
+    async def retrieve_model(request: Request, name: str) -> Response:
+        told = info_body if speaks_anthropic(request.scope) else card_body
+        return json_response(told(lifecycle.serving().models, name))
 
     return router
