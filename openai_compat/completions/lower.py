@@ -11,6 +11,9 @@ from openai_compat.completions.schema import KNOWN, UNSUPPORTED, Prompt, read_pr
 from openai_compat.completions.scoring import PromptOnly
 from openai_compat.completions.stream import CompletionShape, CompletionTelling
 from openai_compat.context import TokenLimit, Truncation, fit, prompt_tokens, read_truncation
+from openai_compat.conversation.ask import Constraint
+from openai_compat.conversation.constraint import format_constraint, with_grammar
+from openai_compat.conversation.formats import read_format
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
 from openai_compat.identity import Identity, identity
@@ -45,6 +48,7 @@ class _Asked:
     truncation: Truncation | None
     logprobs: int | None  # as they are told
     prompt_logprobs: bool
+    constraint: Constraint | None
 
     @property
     def scores(self) -> bool:
@@ -87,6 +91,7 @@ def lower_completion(body: dict[str, object], model: ServedModel, call: CallCont
         ),
         stream=asked.options.stream,
         ignored=(*fields.unknown(KNOWN), *asked.options.ignored),
+        constraint=asked.constraint,
     )
 
 
@@ -97,6 +102,7 @@ def _read(fields: Fields, model: ServedModel, call: CallContext) -> _Asked:
     logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
     echo = fields.flag("echo")
     sampling = read_sampling(fields, model, call, logprobs=logprobs)
+    sampling, constraint = _formed(sampling, fields, model)
     prompt_logprobs = sampling.prompt_logprobs is not None
     if best_of > options.n and logprobs is None:
         sampling = replace(sampling, logprobs=0)  # what is best is found by them
@@ -115,7 +121,19 @@ def _read(fields: Fields, model: ServedModel, call: CallContext) -> _Asked:
         truncation=read_truncation(fields, limit, model),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        constraint=constraint,
     )
+
+
+def _formed(
+    sampling: Sampling, fields: Fields, model: ServedModel
+) -> tuple[Sampling, Constraint | None]:
+    """The sampling with the grammar of the form that the text is asked to have."""
+    form = read_format(fields)
+    if form is None:
+        return sampling, None
+    constraint = format_constraint(form, model)
+    return with_grammar(sampling, constraint, model), constraint
 
 
 def _limit(fields: Fields, *, echo: bool) -> TokenLimit:

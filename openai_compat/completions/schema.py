@@ -1,6 +1,7 @@
 """The fields and prompts of a text completion: what is known, what is neutral, what is refused."""
 
 from openai_compat.context import TRUNCATION_FIELDS, check_length
+from openai_compat.conversation.formats import FORMAT_FIELDS
 from openai_compat.fields import Fields, wrong
 from openai_compat.guides import check_tokens
 from openai_compat.options import OPTION_FIELDS
@@ -14,6 +15,7 @@ ACTED_ON = (
     SAMPLING_FIELDS
     | OPTION_FIELDS
     | TRUNCATION_FIELDS
+    | FORMAT_FIELDS
     | {
         "add_special_tokens",
         "best_of",
@@ -27,7 +29,6 @@ ACTED_ON = (
 
 UNSUPPORTED: Neutral = {
     **ENGINE_EXTENSIONS,
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "thinking_token_budget": (-1,),  # a text completion has no reasoning part to find
 }
