@@ -1,13 +1,14 @@
 """What the call scripts share: writing a call's deltas, the way between calls, JSON bodies."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from openai_compat.output import reading
 from openai_compat.output.cursor import Cursor, ScriptedParser, Steps
 from openai_compat.output.delta import CallArguments, CallBegin, CallEnd, OutputParser
 from openai_compat.output.markers import Markers
+from openai_compat.output.schema_types import SchemaTypes
 from openai_compat.output.syntax import Function, PlainText
 
 MAX_NAME = 256
@@ -29,16 +30,17 @@ class Found(Enum):
 class Writer:
     """Gives the deltas of calls, one after the other."""
 
-    __slots__ = ("_cursor", "_index", "functions")
+    __slots__ = ("_cursor", "_functions", "_index", "_types")
 
     def __init__(self, cursor: Cursor, functions: Sequence[Function]) -> None:
         self._cursor = cursor
         self._index = -1
-        self.functions: Mapping[str, Function] = {each.name: each for each in functions}
+        self._functions = {each.name: each for each in functions}
+        self._types: dict[str, SchemaTypes] = {}
 
     def begin(self, name: str, call_id: str = "") -> bool:
         """From here on it is a call; False, and nothing given, for a function we do not have."""
-        if name not in self.functions:
+        if name not in self._functions:
             return False
         self._index += 1
         self._cursor.drop()
@@ -47,6 +49,12 @@ class Writer:
 
     def arguments(self, text: str) -> None:
         self._cursor.out.append(CallArguments(self._index, text))
+
+    def types(self, name: str) -> SchemaTypes:
+        """The types of a function's parameters."""
+        if name not in self._types:
+            self._types[name] = SchemaTypes(self._functions[name].parameters)
+        return self._types[name]
 
     def end(self) -> None:
         self._cursor.out.append(CallEnd(self._index))

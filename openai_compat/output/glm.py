@@ -67,7 +67,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
         name = name.strip()
         if not stop or not writer.begin(name):
             return False
-        arguments = Arguments(cursor, writer, writer.functions[name].parameters)
+        arguments = Arguments(cursor, writer, writer.types(name))
         while stop != _END:
             if stop == _KEY and not (yield from _member(cursor, arguments)):
                 return False

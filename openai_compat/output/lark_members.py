@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from openai_compat.output import lark, typed
+from openai_compat.output.schema_types import SchemaTypes
 from openai_compat.output.syntax import Function, NotExpressible
 
 # Keywords about the object as a whole that a list of members cannot keep.
@@ -98,14 +99,17 @@ class _Text:
         self._syntax = syntax
         self._function = function
         self._root = function.parameters
+        self._types = SchemaTypes(function.parameters)
         self._tags = tags
 
     def value(self, schema: object, rule: str) -> tuple[str, list[str]]:
         """An expression for the value with its end, and the rules it needs."""
-        allowed = typed.kinds(schema, self._root)
+        allowed = self._types.of(schema)
         schema = self._plain(schema)
         if "enum" in schema or "const" in schema:
             values = _list(schema.get("enum", [schema.get("const")]))
+            if not values:
+                self._refuse("enum")
             texts = [lark.quoted(self._spelled(value, allowed)) for value in values]
             return lark.joined("(" + " | ".join(texts) + ")", self._tags.end), []
         if not typed.is_text(allowed):
@@ -136,7 +140,7 @@ class _Text:
                 return {}
             if "$ref" not in schema or set(schema) - _SAYS_NOTHING - {"$ref"}:
                 return schema
-            schema = typed.resolved(str(schema["$ref"]), self._root)
+            schema = self._types.resolved(str(schema["$ref"]))
         return {}
 
     def _lengths(self, schema: Mapping[str, object], allowed: frozenset[str]) -> str:
@@ -149,7 +153,10 @@ class _Text:
             self._refuse(keyword)
         if _LENGTHS.isdisjoint(schema):
             return "*"
-        return f"{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}"
+        least, most = (schema.get(keyword) for keyword in ("minLength", "maxLength"))
+        if not all(bound is None or isinstance(bound, int) for bound in (least, most)):
+            self._refuse("minLength" if "minLength" in schema else "maxLength")
+        return f"{{{least or 0},{'' if most is None else most}}}"
 
     def _refuse(self, keyword: str) -> None:
         raise NotExpressible(self._syntax, self._function.name, keyword)
@@ -190,7 +197,7 @@ def keywords(syntax: str, function: Function, rule: str) -> tuple[str, list[str]
 
 def python_value(schema: object, root: Mapping[str, object]) -> str:
     """A value in Python's words where it is a word, else as JSON."""
-    allowed = typed.kinds(schema, root)
+    allowed = SchemaTypes(root).of(schema)
     plain = isinstance(schema, Mapping) and not set(schema) - _SAYS_NOTHING
     if allowed == frozenset({"boolean"}) and plain:
         return '("True" | "False")'

@@ -7,7 +7,7 @@ From the first character on, or between `<|python_start|>` and `<|python_end|>`,
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from openai_compat.output import calls, lark, lark_members, python_literal, typed
 from openai_compat.output.cursor import Cursor, Steps
@@ -72,7 +72,7 @@ def _call(cursor: Cursor, writer: calls.Writer) -> Steps[calls.Found]:
     name = yield from cursor.run(_NAME, calls.MAX_NAME)
     if not (yield from cursor.literal("(")) or not writer.begin(name):
         return calls.Found.NONE
-    parameters = writer.functions[name].parameters
+    types = writer.types(name)
     before = "{"
     while True:
         yield from cursor.spaces()
@@ -85,7 +85,7 @@ def _call(cursor: Cursor, writer: calls.Writer) -> Steps[calls.Found]:
         yield from cursor.spaces()
         writer.arguments(before + typed.quoted(keyword) + ": ")
         before = ", "
-        if not (yield from _value(cursor, writer, parameters, keyword)):
+        if not (yield from _value(cursor, writer, types.of_property(keyword))):
             return calls.Found.BROKEN
         yield from cursor.spaces()
         separator = yield from cursor.literal(",", ")")
@@ -98,11 +98,8 @@ def _call(cursor: Cursor, writer: calls.Writer) -> Steps[calls.Found]:
     return calls.Found.WHOLE
 
 
-def _value(
-    cursor: Cursor, writer: calls.Writer, parameters: Mapping[str, object], keyword: str
-) -> Steps[bool]:
+def _value(cursor: Cursor, writer: calls.Writer, allowed: frozenset[str]) -> Steps[bool]:
     """One argument. Llama 4's template quotes all of them, so a quoted number may be one."""
-    allowed = typed.property_kinds(parameters, keyword)
     if "string" in allowed or (yield from cursor.peek()) not in ('"', "'"):
         return (yield from python_literal.value(cursor, writer.arguments))
     pieces: list[str] = []

@@ -1,28 +1,27 @@
 """Arguments between tags, one by one, given as a growing JSON object."""
 
-from collections.abc import Mapping
-
 from openai_compat.output import reading, typed
 from openai_compat.output.calls import Writer
 from openai_compat.output.cursor import Cursor, Steps
 from openai_compat.output.markers import Markers
+from openai_compat.output.schema_types import SchemaTypes
 
 
 class Arguments:
     """The object of one call, member by member."""
 
-    __slots__ = ("_cursor", "_first", "_parameters", "_writer")
+    __slots__ = ("_cursor", "_first", "_types", "_writer")
 
-    def __init__(self, cursor: Cursor, writer: Writer, parameters: Mapping[str, object]) -> None:
+    def __init__(self, cursor: Cursor, writer: Writer, types: SchemaTypes) -> None:
         self._cursor = cursor
         self._writer = writer
-        self._parameters = parameters
+        self._types = types
         self._first = True
 
     def value(self, name: str, closing: Markers) -> Steps[bool]:
         """Reads the value of a member up to its closing tag; False if that never comes."""
         self._writer.arguments(self._head(name))
-        allowed = typed.property_kinds(self._parameters, name)
+        allowed = self._types.of_property(name)
         if allowed == typed.TEXT_ONLY:
             return (yield from self._text(closing))
         pieces: list[str] = []

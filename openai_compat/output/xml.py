@@ -71,7 +71,7 @@ def _script(cursor: Cursor, writer: calls.Writer) -> Steps[None]:
         name = name.strip()
         if not stop or not writer.begin(name):
             return False
-        arguments = Arguments(cursor, writer, writer.functions[name].parameters)
+        arguments = Arguments(cursor, writer, writer.types(name))
         while True:
             yield from cursor.spaces()
             stop = yield from cursor.literal(_PARAMETER, _FUNCTION_END)
