@@ -1,5 +1,6 @@
 """The fields of a response request: what is known, what is neutral, what is refused."""
 
+from openai_compat.conversation.formats import FORMAT_FIELDS
 from openai_compat.fields import wrong
 from openai_compat.sampling import SAMPLING_FIELDS
 from openai_compat.unsupported import ENGINE_EXTENSIONS, Neutral, unsupported
@@ -43,8 +44,23 @@ ACTED_ON = (SAMPLING_FIELDS - {"prompt_logprobs"}) | {
     "user",
 }
 
+# What other routes call it, or only they have: the answer would not be as asked.
+_ELSEWHERE = FORMAT_FIELDS | {
+    "enable_thinking",
+    "function_call",
+    "functions",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "reasoning_effort",
+    "thinking_budget",
+    "thinking_token_budget",
+    "verbosity",
+}
+
 UNSUPPORTED: Neutral = {
     **ENGINE_EXTENSIONS,
+    **dict.fromkeys(_ELSEWHERE, ()),
     "access_programs": ({},),
     "add_special_tokens": (),
     "background_options": ({}, {"completion_window": "soonest"}),
