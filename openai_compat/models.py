@@ -26,13 +26,21 @@ def find(served: Mapping[str, ServedModel], name: str) -> ServedModel:
 
 def card(model: ServedModel, name: str | None = None) -> dict[str, object]:
     """The model object, under its own name or one of its aliases."""
-    return {
+    info = model.info
+    purposes = {
+        "generate": info.generates,
+        "embed": info.embeds is not None,
+        "rank": info.ranks or info.embeds is not None,
+    }
+    found: dict[str, object] = {
         "id": name or model.name,
         "object": "model",
         "created": model.created,
         "owned_by": OWNER,
-        "max_model_len": model.info.max_context,
+        "max_model_len": info.max_context,
+        "purposes": [purpose for purpose, had in purposes.items() if had],
     }
+    return found if info.embeds is None else {**found, "embedding_size": info.embeds.size}
 
 
 def card_body(served: Mapping[str, ServedModel], name: str) -> bytes:

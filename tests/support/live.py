@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.api import Capability, EngineInfo
-from engines.ledger import LedgerRunner
+from engines.api import Capability, Embeds, EngineInfo
+from engines.ledger import VECTOR_SIZE, LedgerRunner
 from engines.limits import Limits
 from engines.stepped import SteppedEngine
 from gateway.bootstrap import Opened
@@ -113,6 +113,7 @@ def ledger_opener(runners, settings, report, on_death, *, step_s=0.0, blocks=512
         blocks,
         settings.max_running,
         frozenset({Capability.SAMPLING}),
+        embeds=Embeds(VECTOR_SIZE, normalised=True),
     )
     limits = Limits(
         context, settings.max_running, settings.max_step_tokens, settings.block_size, blocks, vocab
