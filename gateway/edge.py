@@ -7,6 +7,7 @@ refused by default: a route is public only when its path is listed.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +30,7 @@ METRICS = "/metrics"
 _ASSETS = "/docs/"
 _OPERATOR = PUBLIC | {METRICS, "/events"}  # stand beside the API, not under it
 _API = "/v1"
+_ALSO = MappingProxyType({"/v2/rerank": f"{_API}/rerank"})  # as Cohere's clients call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def canonical(path: str) -> str:
     Rewritten, never redirected: SDKs drop the body or the key on a redirect.
     """
     path = path.rstrip("/")
+    path = _ALSO.get(path, path)
     while path.startswith(f"{_API}{_API}/"):
         path = path.removeprefix(_API)
     if path in {*_OPERATOR, "", _API} or path.startswith((_ASSETS, f"{_API}/")):

@@ -1,4 +1,4 @@
-"""POST /v1/rerank and /v1/score; Cohere's clients ask for /v2/rerank."""
+"""POST /v1/rerank (Cohere's clients call it /v2/rerank) and /v1/score."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,7 +10,6 @@ def routes(calls: CallRunner) -> APIRouter:
     """The routes that compare texts."""
     router = APIRouter()
 
-    @router.post("/v1/v2/rerank")  # /v2/rerank, as every path is spelled in here
     @router.post("/v1/rerank")
     async def rerank(request: Request) -> Response:
         return await calls.vectors(request, lower_rerank)

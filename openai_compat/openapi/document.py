@@ -1,9 +1,18 @@
 """The whole OpenAPI document: every dialect's paths and schemas, put together."""
 
-from openai_compat.openapi import chat, completions, errors, generation, models, operations
+from openai_compat.openapi import (
+    chat,
+    completions,
+    errors,
+    generation,
+    models,
+    operations,
+    tokens,
+    vectors,
+)
 from openai_compat.openapi.shapes import Schema
 
-DIALECTS = (chat, completions, models, operations)
+DIALECTS = (chat, completions, vectors, tokens, models, operations)
 _ABOUT = """\
 The OpenAI dialect over an in-flight batching scheduler. A field does what OpenAI documents, or gets
 a 400 that names it; fields that nobody knows are ignored and listed in `x-ignored-params`. Every

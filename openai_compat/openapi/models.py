@@ -10,6 +10,8 @@ _CARD = {
     "created": 1700000000,
     "owned_by": OWNER,
     "max_model_len": 2048,
+    "purposes": ["generate", "embed", "rank"],
+    "embedding_size": 320,
 }
 SCHEMAS: dict[str, Schema] = {
     "Model": answer(
@@ -19,7 +21,10 @@ SCHEMAS: dict[str, Schema] = {
             "created": integer(0, None, "Unix seconds."),
             "owned_by": text(),
             "max_model_len": integer(1, None, "Tokens of prompt and output together."),
-        }
+            "purposes": items(words("generate", "embed", "rank"), "What requests may ask of it."),
+            "embedding_size": integer(1, None, "Numbers in a vector, where it embeds."),
+        },
+        maybe=("embedding_size",),
     ),
     "ModelList": answer({"object": words("list"), "data": items(ref("Model"))}),
 }
