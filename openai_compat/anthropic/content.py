@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from openai_compat.anthropic.notes import Ignored
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
-from openai_compat.unsupported import unsupported
+from openai_compat.unsupported import Neutral, refuse_unsupported, unsupported
 
 MAX_BLOCKS = 4096
 _MAX_ID_CHARS = 256
 _MAX_NAME_CHARS = 128
+_TEXT_NEUTRAL: Neutral = {"citations": ([],)}
+_CALL_NEUTRAL: Neutral = {"toolset_name": ()}
 _CACHE = ("ephemeral",)
 _TTLS = ("5m", "1h")
 
@@ -153,8 +155,7 @@ def _kind(block: Fields, kinds: tuple[str, ...]) -> str:
 
 def _text(block: Fields, ignored: Ignored) -> str:
     check_cache_control(block, ignored)
-    if block.raw("citations"):
-        raise unsupported(block.param("citations"))
+    refuse_unsupported(block, _TEXT_NEUTRAL)
     ignored.note(block, {"type", "text", "cache_control", "citations"})
     return _required(block, "text")
 
@@ -162,8 +163,7 @@ def _text(block: Fields, ignored: Ignored) -> str:
 def _called(block: Fields, ignored: Ignored) -> Called:
     check_cache_control(block, ignored)
     _check_caller(block)
-    if block.raw("toolset_name") is not None:
-        raise unsupported(block.param("toolset_name"))
+    refuse_unsupported(block, _CALL_NEUTRAL)
     given = block.raw("input")
     if not isinstance(given, dict):
         raise wrong(block.param("input"), "an object", given)
@@ -181,8 +181,7 @@ def _check_caller(block: Fields) -> None:
 def _result(block: Fields, ignored: Ignored) -> Result:
     """Templates have no place for `is_error`, so the text says it."""
     check_cache_control(block, ignored)
-    if block.raw("toolset_name") is not None:
-        raise unsupported(block.param("toolset_name"))
+    refuse_unsupported(block, _CALL_NEUTRAL)
     ignored.note(
         block, {"type", "tool_use_id", "content", "is_error", "cache_control", "toolset_name"}
     )

@@ -42,6 +42,7 @@ def _use(choice: Fields, tools: tuple[Tool, ...], ignored: Ignored) -> ToolUse:
     ignored.note(choice, ("type", "name", "disable_parallel_tool_use"))
     kind = choice.one_of("type", _CHOICES)
     parallel = not choice.flag("disable_parallel_tool_use")
+    name = choice.text("name")
     match kind:
         case None:
             raise wrong(choice.param("type"), "one of " + ", ".join(_CHOICES), None)
@@ -54,8 +55,8 @@ def _use(choice: Fields, tools: tuple[Tool, ...], ignored: Ignored) -> ToolUse:
                               param=choice.path)  # fmt: skip
     if kind == "any":
         return ToolUse(tools, ToolMode.REQUIRED, parallel=parallel)
-    name = check_known(choice.raw("name"), tools, choice.param("name"))
-    return ToolUse(tools, ToolMode.REQUIRED, frozenset({name}), named=True)
+    known = check_known(name, tools, choice.param("name"))
+    return ToolUse(tools, ToolMode.REQUIRED, frozenset({known}), named=True)
 
 
 def _tool(tool: Fields, ignored: Ignored) -> Tool:

@@ -5,6 +5,7 @@ from openai_compat.openapi import (
     completions,
     errors,
     generation,
+    messages,
     models,
     operations,
     tokens,
@@ -12,7 +13,7 @@ from openai_compat.openapi import (
 )
 from openai_compat.openapi.shapes import Schema
 
-DIALECTS = (chat, completions, vectors, tokens, models, operations)
+DIALECTS = (chat, completions, messages, vectors, tokens, models, operations)
 _ABOUT = """\
 The OpenAI dialect over an in-flight batching scheduler. A field does what OpenAI documents, or gets
 a 400 that names it; fields that nobody knows are ignored and listed in `x-ignored-params`. Every

@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 
 from gateway.setting_kinds import Secret
+from openai_compat.anthropic import schema as messages
 from openai_compat.chat import schema as chat
 from openai_compat.completions import schema as completions
 from openai_compat.openapi.document import document
@@ -24,8 +25,14 @@ OPERATIONS = {
     for path, item in DOCUMENT["paths"].items()
     for method, operation in item.items()
 }
-REQUESTS = {"ChatCompletionRequest": chat.KNOWN, "CompletionRequest": completions.KNOWN}
+REQUESTS = {
+    "ChatCompletionRequest": chat.KNOWN,
+    "CompletionRequest": completions.KNOWN,
+    "MessageRequest": messages.KNOWN,
+    "MessageCountRequest": messages.KNOWN_TO_COUNT,
+}
 HIDDEN = "/docs"
+LAST_OF_MESSAGES = 'event: message_stop\ndata: {"type":"message_stop"}'
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +138,11 @@ def test_every_example_gives_what_it_promises(http, path, operation, example):
         validator(media["schema"]).validate(response.json())
         return
     chunk = validator(media["x-event-data"])
-    *events, done, _ = response.text.split("\n\n")
-    assert done == "data: [DONE]"
+    *events, last, _ = response.text.split("\n\n")
+    assert last in ("data: [DONE]", LAST_OF_MESSAGES)
     assert len(events) > 2
     for event in events:
-        chunk.validate(json.loads(event.removeprefix("data: ")))
+        chunk.validate(json.loads(event.rpartition("\n")[2].removeprefix("data: ")))
 
 
 @pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "GET"])
