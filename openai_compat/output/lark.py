@@ -8,10 +8,17 @@ from openai_compat.output.syntax import Function, LarkFragment
 # Write JSON as the models' templates do, and leave no room for endless blanks.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
+# llguidance reads neither control characters nor JSON's way to escape them.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {
+    ord("\n"): "\\n",
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
+
 
 def quoted(text: str) -> str:
     """A text as Lark literal."""
-    return json.dumps(text, ensure_ascii=False)
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def marker(text: str, special: Callable[[str], bool]) -> str:

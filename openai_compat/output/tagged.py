@@ -30,9 +30,13 @@ class Arguments:
             pieces.append((yield from self._cursor.spaces()))
             if (yield from self._cursor.peek()) in tuple('{["'):
                 yield from reading.json_value(self._cursor, pieces.append)
-        if not (yield from self._cursor.until(closing, pieces.append)):
+        stop = yield from self._cursor.until(closing, pieces.append)
+        if not stop:
             return False
-        self._writer.arguments(typed.json_of("".join(pieces), allowed))
+        text = "".join(pieces)
+        if "\n" + stop in closing.texts:  # where only blanks came, its line end was read with them
+            text = text.removesuffix("\n")
+        self._writer.arguments(typed.json_of(text, allowed))
         return True
 
     def end(self) -> None:

@@ -181,3 +181,26 @@ def test_what_a_list_of_members_cannot_keep_is_refused_by_its_keyword():
                 (Function("f", schema),), parallel=True, special=lambda _: False
             )
         assert refused.value.keyword == "minProperties"
+
+
+LISTED = [
+    *("\x01", "\x7f", "\x85", "a\\b", 'q"q', "é🙂", "\n lead", "trail\n", "\r\n\t", "{x}", "/re/"),
+    *("</tool_call>", "null", " ", "", 1, None, True, {"a": ["x\n"]}, [1.5]),
+]
+
+
+@pytest.mark.parametrize("name", sorted(tool_syntaxes()))
+def test_listed_values_come_back_as_they_are(name):
+    """Values of an enum or a const are written so that the parser reads the same value."""
+    schema = {
+        "properties": {"listed": {"enum": LISTED}, "fixed": {"const": "a\nb"}},
+        "required": ["listed", "fixed"],
+    }
+    functions, syntax = (Function("f", schema),), tool_syntaxes()[name]
+    fragment = syntax.calls(functions, parallel=False, special=MACHINES[PLAIN].special)
+    for seed in range(12):
+        matcher = MACHINES[PLAIN].matcher(fragment)
+        text = walk(MACHINES[PLAIN], matcher, syntax, random.Random(seed))
+        arguments = json.loads(run(syntax.parser(functions), [text]).calls[0][2])
+        assert arguments["fixed"] == "a\nb"
+        assert json.dumps(arguments["listed"]) in {json.dumps(value) for value in LISTED}
