@@ -8,6 +8,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from engines.api import EngineInfo
 from gateway.bootstrap import DONE_BEFORE, Opened
 from gateway.settings import Settings
 
@@ -40,9 +41,10 @@ class StartScreen:
         self._end()
         took = self._clock() - self._began
         name = opened.model.name
-        self._say(f"KV cache: {opened.kv}")
+        if opened.kv.block_bytes:  # encoders have none
+            self._say(f"KV cache: {opened.kv}")
         self._say(f"Serving {name} at {url} (ready in {took:.1f} s)")
-        self._say(f"Try: {curl_hint(url, name, settings)}")
+        self._say(f"Try: {curl_hint(url, name, settings, opened.model.info)}")
 
     def stopped(self, reason: str) -> None:
         """One sentence on why it will not serve."""
@@ -77,11 +79,13 @@ class StartScreen:
         self._console.print(line, markup=False)
 
 
-def curl_hint(url: str, model: str, settings: Settings) -> str:
-    """A command that streams an answer; the key stays a variable."""
-    body = f'{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"Hi!"}}]}}'
+def curl_hint(url: str, model: str, settings: Settings, info: EngineInfo) -> str:
+    """A command that the model answers, by a stream where it can; the key stays a variable."""
+    route, rest = "chat/completions", '"stream":true,"messages":[{"role":"user","content":"Hi!"}]'
+    if info.ranks:
+        route, rest = "rerank", '"query":"Hi!","documents":["Hello!","No."]'
+    elif not info.generates:
+        route, rest = "embeddings", '"input":"Hi!"'
     key = ' -H "Authorization: Bearer $PENSTOCK_API_KEY"' if settings.api_key else ""
-    return (
-        f"curl -N {url}/chat/completions{key} -H 'content-type: application/json'"
-        f" -d {shlex.quote(body)}"
-    )
+    body = f'{{"model":"{model}",{rest}}}'
+    return f"curl -N {url}/{route}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"

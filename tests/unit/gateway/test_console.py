@@ -1,9 +1,13 @@
 """The start screen: bars on a terminal, plain lines elsewhere, nothing secret."""
 
 import io
+import json
 import shlex
+from dataclasses import replace
 
-from engines.api import EngineInfo
+import pytest
+
+from engines.api import Embeds, EngineInfo
 from gateway.bootstrap import DONE_BEFORE, Opened
 from gateway.console import StartScreen, curl_hint
 from gateway.kv_budget import KvBudget, KvNeed
@@ -20,9 +24,11 @@ class Terminal(io.StringIO):
         return True
 
 
+INFO = EngineInfo("m", 64, 10, 16, 4, 1)
+
+
 def opened():
-    info = EngineInfo("m", 64, 10, 16, 4, 1)
-    model = ServedModel("m", 1, info, None, None, frozenset())
+    model = ServedModel("m", 1, INFO, None, None, frozenset())
     return Opened(FakeEngine(), model, KvBudget(4, 64, 1 << 20, KvNeed(1, 16, 1, 64)))
 
 
@@ -77,13 +83,29 @@ def test_phases_are_bars_on_a_terminal(monkeypatch):
     assert "Serving m at" in text
 
 
-def test_the_hint_is_a_command_without_the_key():
-    """It can be pasted; the key stays in its variable."""
-    hint = curl_hint("http://h/v1", "m", Settings(api_key=(Secret("sk-1"),)))
-    assert "sk-1" not in hint
-    words = shlex.split(hint)
-    assert words[0] == "curl"
-    assert words[-1].startswith('{"model":"m"')
+@pytest.mark.parametrize(
+    ("purpose", "route"),
+    [
+        ({}, "chat/completions"),
+        ({"generates": False, "embeds": Embeds(8, normalised=True)}, "embeddings"),
+        ({"generates": False, "ranks": True}, "rerank"),
+    ],
+)
+def test_the_hint_is_a_command_without_the_key(purpose, route):
+    """It can be pasted, for a call that the model answers; the key stays in its variable."""
+    info = replace(INFO, **purpose)
+    words = shlex.split(curl_hint("http://h/v1", "m", Settings(api_key=(Secret("sk-1"),)), info))
+    assert "sk-1" not in " ".join(words)
+    assert words[:3] == ["curl", "-N", f"http://h/v1/{route}"]
+    assert json.loads(words[-1])["model"] == "m"
+
+
+def test_an_encoder_says_nothing_of_a_cache():
+    """It has none."""
+    stream = io.StringIO()
+    kv = KvBudget(4, 64, 0, KvNeed(0, 65, 4, 64))
+    StartScreen(stream).serving(replace(opened(), kv=kv), Settings(), "http://h/v1")
+    assert "KV cache" not in stream.getvalue()
 
 
 def test_a_refusal_is_one_sentence():
