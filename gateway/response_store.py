@@ -8,6 +8,8 @@ from typing import Protocol
 from openai_compat.responses.stored import Key, StoredResponse
 
 _EVENT_OVERHEAD_BYTES = 48  # of a bytes object and its place in a list
+_EVENT_BYTES = 1024  # of an event without the response in it
+_EVENTS_AT_LEAST = 4  # with the response in them: created, queued, in_progress, the last
 MAX_RESPONSES = 65_536
 
 
@@ -38,8 +40,19 @@ class ResponseStore(Protocol):
 class _Entry:
     response: StoredResponse
     log: list[bytes]
-    size: int
+    log_bytes: int
     used: float  # when it was put or fetched last
+
+    def size(self, more: int = 0) -> int:
+        """Bytes it takes with so many more of events.
+
+        A live one holds from the start what its first events and its failure will need: whatever
+        fills the store later, it can begin, and say that it has failed.
+        """
+        events = self.log_bytes + more
+        if self.response.status.live:
+            events = max(events, _EVENTS_AT_LEAST * len(self.response.body) + _EVENT_BYTES)
+        return self.response.size + events
 
 
 class MemoryResponseStore:
@@ -74,10 +87,10 @@ class MemoryResponseStore:
         key = response.key
         before = self._live.get(key) or self._finished.get(key)
         log = list(response.events) if before is None else before.log
-        size = response.size + _log_bytes(log)
+        entry = _Entry(replace(response, events=()), log, _log_bytes(log), self._clock())
+        size = entry.size()
         self._check_room(size, before, key)
         self._remove(key)
-        entry = _Entry(replace(response, events=()), log, size, self._clock())
         if response.status.live:
             self._live[key] = entry
             self._live_bytes += size
@@ -88,13 +101,14 @@ class MemoryResponseStore:
 
     async def append(self, key: Key, events: Sequence[bytes]) -> None:
         entry = self._live[key]
-        size = _log_bytes(events)
-        if self._live_bytes + size > self._max_bytes:
+        more = _log_bytes(events)
+        grown = entry.size(more) - entry.size()
+        if self._live_bytes + grown > self._max_bytes:
             raise StoreFull(self._told())
         entry.log += events
-        entry.size += size
-        self._live_bytes += size
-        self.bytes += size
+        entry.log_bytes += more
+        self._live_bytes += grown
+        self.bytes += grown
         self._make_room()
 
     async def get(self, key: Key) -> StoredResponse | None:
@@ -117,7 +131,7 @@ class MemoryResponseStore:
         bytes_left = self._max_bytes - self._live_bytes
         count_left = self._max_responses - len(self._live)
         if before is not None and key in self._live:
-            bytes_left += before.size
+            bytes_left += before.size()
             count_left += 1
         if size > bytes_left or count_left < 1:
             raise StoreFull(self._told())
@@ -143,12 +157,12 @@ class MemoryResponseStore:
     def _remove(self, key: Key) -> bool:
         entry = self._live.pop(key, None)
         if entry is not None:
-            self._live_bytes -= entry.size
+            self._live_bytes -= entry.size()
         else:
             entry = self._finished.pop(key, None)
         if entry is None:
             return False
-        self.bytes -= entry.size
+        self.bytes -= entry.size()
         return True
 
 
