@@ -10,11 +10,13 @@ from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
 from engines.errors import EngineDied
 from openai_compat.chat.lower import lower_chat
 from openai_compat.completions.lower import lower_completion
+from openai_compat.embeddings.lower import lower_embeddings
 from openai_compat.errors import reply_to
 from openai_compat.job import Job
 from openai_compat.models import card_body, list_body
 from tests.support.answers import function, hermes, writing
 from tests.support.tokenizers import CALL, EOS, served_model
+from tests.support.vector_models import vector_model
 
 HERE = Path(__file__).parent
 MODEL = served_model(aliases=("org/tiny",))
@@ -116,6 +118,14 @@ THOUGHT = "<think>\nthe sea\n</think>\n\n"
 CALLS = hermes("f", '{"a": 12}') + "\n" + hermes("g", "{}")
 NAMED = {"type": "function", "function": {"name": "g"}}
 
+
+def embeddings() -> bytes:
+    """Two texts, their vectors shortened."""
+    body = {"model": "tiny", "input": ["w5 w6", "w7"], "dimensions": 3}
+    vectors = [[0.5, 0.25, -0.125, *[0.0] * 5], [0.0, 0.75, 1.0, *[0.0] * 5]]
+    return lower_embeddings(body, vector_model(normalised=False), CALL).answer(vectors)
+
+
 SCENARIOS: dict[str, Callable[[], bytes]] = {
     "chat.sse": lambda: streamed(chat(stream=True, **USAGE), first(one_by_one(TEXT))),
     "chat_two_choices.sse": lambda: streamed(
@@ -177,6 +187,7 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     "completion_logprobs.json": lambda: folded(
         completion(logprobs=1), first(with_logprobs(one_by_one("hello né")))
     ),
+    "embeddings.json": lambda: embeddings() + b"\n",
     "models.json": lambda: list_body([MODEL]) + b"\n",
     "model.json": lambda: card_body({"tiny": MODEL}, "org/tiny") + b"\n",
 }

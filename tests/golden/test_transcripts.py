@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from openai.types import Completion, Model
+from openai.types import Completion, Embedding, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.golden.scenarios import HERE, SCENARIOS
@@ -13,9 +13,11 @@ TYPES = {
     "chat.completion": ChatCompletion,
     "text_completion": Completion,
     "model": Model,
+    "embedding": Embedding,
 }
 STREAMS = [name for name in SCENARIOS if name.endswith(".sse")]
-OURS = {"max_model_len", "reasoning_content"}  # documented extras
+# Documented extras.
+OURS = {"embedding_size", "max_model_len", "purposes", "reasoning_content"}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
