@@ -24,6 +24,8 @@ class Tags:
         opened = open
 
         def script(cursor: Cursor) -> Steps[None]:
+            if opened:
+                yield from _line_ends(cursor)
             cursor.keep()
             yield from cursor.spaces()
             begun = yield from cursor.literal(self.begin)

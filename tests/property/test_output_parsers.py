@@ -98,7 +98,7 @@ def cut(text, cuts):
     return [text[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(outputs(), st.lists(st.integers(0, 300), max_size=12), st.booleans())
 def test_any_cutting_gives_the_same_parts(output, cuts, opened):
     """Whole, letter by letter or cut at will, joined parts and their order are equal."""
@@ -108,7 +108,7 @@ def test_any_cutting_gives_the_same_parts(output, cuts, opened):
     assert run(parser_of(name, opened=opened), cut(text, cuts)) == whole
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(outputs())
 def test_whatever_comes_whole_calls_are_calls(output):
     """A call that ends has a name we know and arguments that are JSON, however bad the text."""
@@ -119,7 +119,7 @@ def test_whatever_comes_whole_calls_are_calls(output):
             json.loads(arguments)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(outputs())
 def test_text_without_calls_is_content_as_it_is(output):
     """Where no call is found not a character is lost or changed."""

@@ -18,7 +18,7 @@ from tests.support.tokenizers import EOS, byte_level
 
 ROOT = Path(__file__).parents[4] / "engines/bundled/penstock_tiny"
 PLAIN, SPECIAL, BUNDLED = "markers are text", "markers are special tokens", "the bundled model"
-WALKS = 24
+WALKS = 12
 PATIENCE = 60  # tokens before a walk makes for the end
 CLOSING = ('"', '"', "}", "]", ")", "\n</parameter>\n", "</function>", "}\n")
 
