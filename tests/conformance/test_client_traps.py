@@ -1,8 +1,8 @@
 """One test for each way in which servers are known to trip up their clients, on a live port.
 
 What they make of an answer that is a little off was measured with six clients; the numbers are
-those of that survey. Here the stock openai-python client reads what it reads, and the bytes are looked at
-where another client is the one that trips.
+those of that survey. Here the stock openai-python client reads what it reads, and the bytes are
+looked at where another client is the one that trips.
 """
 
 import json
