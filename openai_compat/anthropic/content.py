@@ -8,7 +8,7 @@ from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
 from openai_compat.unsupported import Neutral, refuse_unsupported, unsupported
 
-MAX_BLOCKS = 4096
+MAX_BLOCKS = 2048
 _MAX_ID_CHARS = 256
 _MAX_NAME_CHARS = 128
 _TEXT_NEUTRAL: Neutral = {"citations": ([],)}

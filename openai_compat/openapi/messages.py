@@ -1,6 +1,5 @@
 """Anthropic's messages, described."""
 
-from openai_compat.anthropic.content import MAX_BLOCKS
 from openai_compat.anthropic.schema import (
     KNOWN,
     KNOWN_TO_COUNT,
@@ -11,7 +10,7 @@ from openai_compat.anthropic.schema import (
 from openai_compat.anthropic.turns import MAX_MESSAGES
 from openai_compat.conversation.tools import MAX_DESCRIPTION_CHARS, MAX_TOOLS
 from openai_compat.openapi.errors import CALLING
-from openai_compat.openapi.operations import JSON, SSE, About, Example, call, shown
+from openai_compat.openapi.operations import JSON, SSE, About, Example, call, events, shown
 from openai_compat.openapi.shapes import (
     Schema,
     answer,
@@ -46,7 +45,7 @@ _BLOCK: Schema = {
             {
                 "type": words("tool_result"),
                 "tool_use_id": text(maxLength=256),
-                "content": {"anyOf": [text(), items(_TEXT, maxItems=MAX_BLOCKS), {"type": "null"}]},
+                "content": {"anyOf": [text(), items(_TEXT), {"type": "null"}]},
                 "is_error": nullable(flag("Told to the model before the text.")),
                 "cache_control": _CACHE,
             },
@@ -101,7 +100,7 @@ DESCRIBED: dict[str, Schema] = {
         record(
             {
                 "role": words("user", "assistant", "system"),
-                "content": {"anyOf": [text(), items(_BLOCK, maxItems=MAX_BLOCKS)]},
+                "content": {"anyOf": [text(), items(_BLOCK)]},
             },
             required=("role", "content"),
         ),
@@ -110,7 +109,7 @@ DESCRIBED: dict[str, Schema] = {
         maxItems=MAX_MESSAGES,
     ),
     "system": {
-        "anyOf": [text(), items(_TEXT, maxItems=MAX_BLOCKS)],
+        "anyOf": [text(), items(_TEXT)],
         "description": "What leads the conversation.",
     },
     "stream": flag("Answer with events as tokens are made."),
@@ -306,11 +305,7 @@ PATHS: dict[str, Schema] = {
                 examples=_EXAMPLES,
                 responses={
                     JSON: shown(ref("Message"), _ANSWER),
-                    SSE: {
-                        "schema": text("Named server-sent events, each a MessageEvent."),
-                        "example": _STREAM,
-                        "x-event-data": ref("MessageEvent"),
-                    },
+                    SSE: events(ref("MessageEvent"), _STREAM),
                 },
             )
         )
