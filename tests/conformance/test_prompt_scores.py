@@ -5,6 +5,8 @@ import json
 import httpx2
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from engines.bundled import penstock_tiny
 from gateway.bootstrap import open_engine
@@ -27,9 +29,6 @@ def server():
 @pytest.fixture(scope="module")
 def truth():
     """The log-probabilities of every next token after each prefix of a prompt."""
-    import torch
-    import transformers
-
     model = transformers.AutoModelForCausalLM.from_pretrained(
         penstock_tiny(), dtype=torch.float32, attn_implementation="eager", local_files_only=True
     ).eval()
