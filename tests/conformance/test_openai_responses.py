@@ -442,18 +442,14 @@ def test_a_store_full_of_live_responses_refuses_more():
     ):
         old, *_ = [create(sdk) for _ in range(6)]
         server.runner.may_step.clear()
-        held = [create(sdk, background=True) for _ in range(2)]
         with pytest.raises(openai.RateLimitError) as caught:
-            held.extend(create(sdk, background=True) for _ in range(20))
+            [create(sdk, background=True) for _ in range(20)]
         assert "--response-store-bytes" in caught.value.message
         assert float(caught.value.response.headers["retry-after"]) > 0
         assert code_of(lambda: sdk.responses.retrieve(old.id))[0] == 404
         server.runner.may_step.set()
         gone = code_of(lambda: create(sdk, previous_response_id=old.id))
         assert gone == (404, "previous_response_not_found", "previous_response_id")
-        server.runner.may_step.set()
-        for each in held:
-            assert sdk.responses.retrieve(each.id)
         eventually(server.quiet)
 
 
