@@ -20,8 +20,8 @@ _real = {
         (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Scheduler, "_seal"),
         (Scheduler, "abort"), (Scheduler, "apply"),
         (Scheduler, "_count_hit"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
-        (Lanes, "bind"), (Lanes, "unbind"), (PlanWriter, "run"), (PlanWriter, "plan"),
-        (WaitingLine, "push"),
+        (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_forced"),
+        (PlanWriter, "run"), (PlanWriter, "plan"), (WaitingLine, "push"),
     ]
 }  # fmt: skip
 
@@ -224,7 +224,35 @@ def _head_that_fits_is_left(scheduler, head):
     return _real[Scheduler, "_admit"](scheduler, head)
 
 
+def _forced_are_said_only(lanes, lane, tokens):
+    length = int(lanes.length[lane])
+    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    lanes.length[lane] = length
+    return taken
+
+
+def _forced_know_no_limit(lanes, lane, tokens):
+    limit, lanes.limit[lane] = int(lanes.limit[lane]), lanes.tokens.shape[1]
+    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    lanes.limit[lane] = limit
+    return taken
+
+
+def _forced_are_not_said(lanes, lane, tokens):
+    return _real[Lanes, "append_forced"](lanes, lane, tokens)[:-1]
+
+
+def _one_block_is_enough(scheduler):
+    for sequence in list(scheduler._running):
+        if scheduler._needs_block(sequence.lane):
+            scheduler._reserve_next(sequence)
+
+
 MUTANTS = {
+    "forced tokens are said and forgotten": (Lanes, "append_forced", _forced_are_said_only),
+    "forced tokens know no limit": (Lanes, "append_forced", _forced_know_no_limit),
+    "a forced token is not said": (Lanes, "append_forced", _forced_are_not_said),
+    "one block is reserved for many tokens": (Scheduler, "_reserve", _one_block_is_enough),
     "a block is sealed without its parent": (BlockPool, "seal", _seal_without_parent),
     "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
     "a table is released head first": (BlockPool, "release", _release_head_first),

@@ -1,11 +1,13 @@
 """Grammars for tests: a compiler over the byte-level test tokenizer, and what to ask of it."""
 
 import json
+import string
 from functools import cache
 
 from llguidance import LLTokenizer
+from tokenizers import Tokenizer, decoders, models
 
-from engines.grammar.compiler import GrammarCompiler
+from engines.grammar.compiler import Grammar, GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
 from tests.support.tokenizers import EOS, byte_level
 
@@ -39,3 +41,21 @@ def regex_grammar(regex: str) -> str:
 def text(tokens: list[int]) -> str:
     """What tokens say, without the special ones."""
     return TOKENIZER.decode(tokens)
+
+
+@cache
+def letters() -> GrammarCompiler:
+    """Over 50 tokens: the letters, a to z as 0 to 25 and A to X as 26 to 49, which ends.
+
+    Never closed: the scheduler's machine makes thousands of runners over it.
+    """
+    vocabulary = {letter: place for place, letter in enumerate(string.ascii_letters[:50])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    return GrammarCompiler(read_vocabulary(tokenizer.to_str(), 50, {49}))
+
+
+@cache
+def forcing() -> Grammar:
+    """A grammar of `letters` in which a d forces six letters, and an e two."""
+    return letters().compile('start: (/[a-c]/ | "dfghijk" | "elm")*').result()

@@ -24,8 +24,10 @@ from engines.scheduler import Scheduler
 from engines.step import StepPlan
 from kvcache.pool import BlockPool
 from tests.support.audit import assert_quiet, audit_scheduler
+from tests.support.grammars import forcing, letters
 
 VOCAB = 50
+FORCING = forcing()
 
 # Few stems, so that prefixes are shared, part midway, and come back after eviction.
 prompts = st.builds(
@@ -41,6 +43,8 @@ samplings = st.builds(
     temperature=st.sampled_from([0.0, 1.0]),
     min_tokens=st.integers(0, 3),
     stop_tokens=st.frozensets(st.integers(0, VOCAB - 1), max_size=6),
+    bad_words=st.sampled_from([(), (), ((1,), (2, 0))]),
+    grammar=st.sampled_from([None, None, None, FORCING.source]),  # forces several tokens at once
 )
 
 
@@ -81,7 +85,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             ageing_steps=ageing,
         )
         self.scheduler = Scheduler(self.limits, BlockPool(blocks, size))
-        self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB)
+        self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB, grammars=letters())
         self.tracked: dict[str, Tracked] = {}
         self.ended: set[tuple[str, int]] = set()  # choices that owe nothing more
         self.unparted: set[tuple[str, int]] = set()  # ended before they could part: one token more
@@ -105,7 +109,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         except InvalidRequest:
             return rid  # refused: nothing of it may be seen again
         want = [
-            ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice) for choice in range(n)
+            ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice, grammars=letters())
+            for choice in range(n)
         ]
         steps = self.scheduler.counters.steps
         tracked = Tracked(request, self.count, steps, want, [[] for _ in range(n)])
@@ -276,7 +281,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             assert key not in self.ended, "something follows the end"  # I6, I9
             got, want = tracked.got[sequence.choice], tracked.want[sequence.choice]
-            got.append(token)
+            got += [token, *outcome.forced.get(index, ())]
             assert got == want[: len(got)], "the text depends on scheduling"  # I7, I12
             tracked.cached.add(sequence.cached)
             assert sequence.cached <= len(tracked.request.prompt)  # I8

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from engines.api import GenerationRequest, RequestId, Sampling
+from engines.api import FinishReason, GenerationRequest, RequestId, Sampling
 from engines.ledger import LedgerRunner
 from engines.limits import Limits
 from engines.scheduler import Scheduler, _chunk
+from engines.step import StepResult
 from kvcache.pool import BlockPool
 
 
@@ -151,3 +152,67 @@ def test_load_counts_the_tokens_that_wait():
     assert bench.scheduler.waiting.tokens == 16
     bench.scheduler.abort(RequestId("b"))
     assert bench.scheduler.waiting.tokens == 9
+
+
+class Forcing(Bench):
+    """Every sampled token forces `count` further ones, which are 100 and up."""
+
+    def __init__(self, count: int, **changes: int) -> None:
+        super().__init__(**changes)
+        self.count = count
+        self.said: dict[str, list[int]] = {}
+        self.finishes = {}
+
+    def step(self) -> list[int]:
+        plan = self.scheduler.plan()
+        tokens = np.full(len(plan.sample_lanes), 50, np.int32)
+        forced = {index: list(range(100, 100 + self.count)) for index in range(len(tokens))}
+        outcome = self.scheduler.apply(plan, StepResult(tokens, forced=forced))
+        for index, sequence in enumerate(outcome.sequences):
+            log = self.said.setdefault(sequence.request.id, [])
+            log += [outcome.tokens[index], *outcome.forced[index]]
+            if index in outcome.finishes:
+                self.finishes[sequence.request.id] = outcome.finishes[index]
+        return np.diff(plan.row_starts).tolist()
+
+
+def test_forced_tokens_are_computed_as_single_rows_of_the_next_step():
+    """The sampled token and its ten followers: eleven rows, over as many blocks as they need."""
+    bench = Forcing(10)
+    bench.scheduler.add(request("a", 3, new=40))
+    assert bench.step() == [3]
+    assert bench.step() == [1] * 11
+    assert [len(table) for table in bench.scheduler.tables().values()] == [4]  # 14 of 25 tokens
+    assert bench.step() == [1] * 11
+    assert bench.said["a"] == [50, *range(100, 110)] * 3
+
+
+def test_forced_tokens_wait_for_budget_like_any_others():
+    """A step of 16 rows takes what it can of 20; nothing is sampled before all are computed."""
+    bench = Forcing(19)
+    bench.scheduler.add(request("a", 3, new=80))
+    shapes = [bench.step() for _ in range(4)]
+    assert shapes == [[3], [1] * 16, [1] * 4, [1] * 16]
+    assert len(bench.said["a"]) == 40
+
+
+@pytest.mark.parametrize("new", [1, 2, 11, 12, 13])
+def test_forced_tokens_end_where_max_tokens_does(new):
+    """Exactly so many are said, and the finish counts them."""
+    bench = Forcing(10)
+    bench.scheduler.add(request("a", 3, new=new))
+    bench.drain()
+    assert len(bench.said["a"]) == new == bench.finishes["a"].generated
+    assert bench.finishes["a"].reason is FinishReason.LENGTH
+    assert bench.scheduler.pool.free == bench.limits.num_blocks
+
+
+def test_forced_tokens_of_a_preempted_sequence_are_kept_and_computed_again():
+    """Two long answers in a pool for one and a half: both say all of theirs."""
+    bench = Forcing(6, num_blocks=14, max_running=2)
+    bench.scheduler.add(request("old", 5, new=40))
+    bench.scheduler.add(request("young", 6, new=40))
+    bench.drain()
+    assert bench.scheduler.counters.preemptions > 0
+    assert bench.said["old"] == bench.said["young"] == ([50, *range(100, 106)] * 6)[:40]
+    assert bench.scheduler.pool.free == 14
