@@ -71,9 +71,14 @@ class Call:
 
 def _is_long(job: Job) -> bool:
     """Whether folding would hold up every other stream: about 0.4 us for each logprob told."""
-    asked = job.requests[0].sampling.logprobs  # the same for every request of a call
-    told = 0 if asked is None else asked + 1
-    return told * job.renderer.usage.completion_tokens > _FOLD_INLINE
+    first, usage = job.requests[0], job.renderer.usage  # what is asked is the same for all
+    said = _entries(first.sampling.logprobs) * usage.completion_tokens
+    prompts = _entries(first.sampling.prompt_logprobs) * usage.prompt_tokens * first.n
+    return said + prompts > _FOLD_INLINE
+
+
+def _entries(asked: int | None) -> int:
+    return 0 if asked is None else asked + 1
 
 
 class Pulse:
