@@ -130,7 +130,7 @@ def test_text_without_calls_is_content_as_it_is(output):
             assert found.content == text
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(outputs())
 def test_only_what_may_be_a_marker_is_held_back(output):
     """Prose is given as it comes, but for line ends and the beginning of a marker."""
