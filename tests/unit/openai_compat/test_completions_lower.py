@@ -1,8 +1,11 @@
 """A text completion to engine requests, by value."""
 
+import json
+
 import pytest
 
-from tests.support.tokenizers import BOS, byte_level, sentencepiece, served_model
+from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
+from tests.support.tokenizers import BOS, EOS, byte_level, sentencepiece, served_model
 
 MODEL = served_model()
 
@@ -69,6 +72,15 @@ def test_best_of_that_changes_nothing_is_accepted(complete, best_of):
     assert complete(n=2, best_of=best_of).requests[0].n == 2
 
 
+def test_an_echo_too_long_for_one_frame_is_refused_in_a_stream_alone(complete, refusal):
+    """Making it would hold up every other stream."""
+    model = served_model(max_context=30_000)
+    fields = {"model": model, "prompt": [5] * 21_000, "echo": True, "logprobs": 0}
+    reply = refusal(complete, stream=True, **fields)
+    assert (reply.status, reply.param) == (400, "echo")
+    assert complete(**fields).requests[0].sampling.prompt_logprobs == 0
+
+
 def test_one_bad_prompt_of_many_is_named(complete, refusal):
     """Nothing of the call is started."""
     reply = refusal(complete, prompt=[[1], [2, 10**6]])
@@ -82,6 +94,28 @@ def test_a_prompt_too_long_is_refused_with_the_figures(complete, refusal):
         assert reply.code == "context_length_exceeded"
         assert reply.param.startswith("prompt")
         assert "512" in reply.message
+
+
+def test_of_equal_choices_the_first_is_best(complete):
+    """So that an answer does not depend on how a sort breaks ties; no token at all is the worst."""
+    job = complete(n=1, best_of=3)
+    for choice, (logprob, text) in enumerate([(-3.0, "a"), (-1.0, "b"), (-1.0, "c")]):
+        event = TokenEvent(choice, list(ids(text)), 0, [TokenLogprobs(logprob)])
+        event.finish = Finish(FinishReason.LENGTH, 1)
+        job.renderer.feed(0, event)
+    assert json.loads(job.renderer.fold())["choices"][0]["text"] == "b"
+
+
+def test_a_stop_token_counts_for_the_best(complete):
+    """It is charged, so its likelihood is part of the mean."""
+    job = complete(n=1, best_of=2, max_tokens=5)
+    eos = MODEL.tokenizer.token_id(EOS)
+    stop = Finish(FinishReason.STOP, 2, eos)
+    for choice, logprob in enumerate((-9.0, -0.1)):
+        told = [TokenLogprobs(-1.0), TokenLogprobs(logprob)]
+        token = ids("ab"[choice])[0]
+        job.renderer.feed(0, TokenEvent(choice, [token, eos], 0, told, stop))
+    assert json.loads(job.renderer.fold())["choices"][0]["text"] == "b"
 
 
 def test_a_text_goes_on_from_its_prompt(complete):
