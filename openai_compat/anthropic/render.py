@@ -61,8 +61,12 @@ class MessageRenderer:
         choice = self._choice
         if choice.finish is not None:
             return _NOTHING
-        self._cached = max(self._cached, event.cached)
-        frames = b"" if self._pieces is not None or self._started else self._start()
+        if event.cached:
+            self._cached = max(self._cached, event.cached)
+        # Nearly every event of nearly every stream is text and nothing else.
+        if self._started and (text := choice.text_of(event)) is not None:
+            return Rendered(self._frames.text(text)) if text else _NOTHING
+        frames = self._start() if self._pieces is None and not self._started else b""
         piece = choice.feed(event)
         if self._pieces is None:
             frames += self._frames.piece(piece)

@@ -9,6 +9,7 @@ from openai_compat.anthropic.errors import error_object
 from openai_compat.choice import Piece
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Usage
+from openai_compat.output.delta import Text
 from openai_compat.sse import json_bytes
 
 _TEXT = "\0text"
@@ -46,10 +47,14 @@ class MessageFrames:
         message = self._head.message([], Closing(None, None), usage)
         return named_event({"type": "message_start", "message": message})
 
+    def text(self, text: str) -> bytes:
+        """The events of more content; where a text block is open there is nothing to build."""
+        if self._blocks.open is Kind.TEXT:
+            return self._before + json_bytes(text) + self._after
+        return self._steps(self._blocks.feed((Text(text),)))
+
     def piece(self, piece: Piece) -> bytes:
-        """The events of a piece; for more text of an open text block there is nothing to build."""
-        if piece.deltas is None and piece.text and self._blocks.open is Kind.TEXT:
-            return self._before + json_bytes(piece.text) + self._after
+        """The events of a piece."""
         return self._steps(self._blocks.feed(piece.parts))
 
     def end(self, closing: Closing, usage: Usage) -> bytes:
