@@ -70,6 +70,11 @@ class Tokenizer:
         )
         return cls(backend, named)
 
+    @property
+    def added_tokens(self) -> frozenset[int]:
+        """Tokens that are whole words of their own, special or not."""
+        return self._added
+
     def token_id(self, text: str) -> int | None:
         """The id of the token spelled exactly so, or None."""
         return self._backend.token_to_id(text)
