@@ -14,6 +14,9 @@ from openai_compat.embeddings.lower import lower_embeddings
 from openai_compat.errors import reply_to
 from openai_compat.job import Job
 from openai_compat.models import card_body, list_body
+from openai_compat.output.model_syntax import ModelSyntax
+from openai_compat.output.registry import reasoning_syntaxes
+from openai_compat.served import ServedModel
 from tests.support.answers import function, hermes, writing
 from tests.support.tokenizers import CALL, EOS, served_model
 from tests.support.vector_models import vector_model
@@ -51,10 +54,17 @@ def with_logprobs(events: list[TokenEvent]) -> list[TokenEvent]:
     return events
 
 
-def chat(**fields: object) -> Job:
+def scored(events: list[TokenEvent], prompt: int) -> list[TokenEvent]:
+    """The events with made-up logprobs of the prompt, which has so many tokens, on the first."""
+    likely = ((ids("é")[0], -0.5), (ids("a")[0], -1.5))
+    events[0].prompt_logprobs = [TokenLogprobs(-0.75, likely)] * (prompt - 1)
+    return events
+
+
+def chat(model: ServedModel = MODEL, **fields: object) -> Job:
     """A chat of one short message."""
     messages = [{"role": "user", "content": "hello"}]
-    return lower_chat({"model": "tiny", "messages": messages, **fields}, MODEL, CALL)
+    return lower_chat({"model": "tiny", "messages": messages, **fields}, model, CALL)
 
 
 def agent(**fields: object) -> Job:
@@ -112,6 +122,9 @@ def turns(*events: list[TokenEvent]) -> Events:
     return [(0, choice[at]) for at in range(longest) for choice in events if at < len(choice)]
 
 
+THINKER = served_model(syntax=ModelSyntax(reasoning_syntaxes()["think"]))
+PREDICTION = {"type": "content", "content": "hello"}
+AMENDED = {"stream_options": {"include_obfuscation": True, "continuous_usage_stats": True}}
 USAGE = {"stream_options": {"include_usage": True}}
 TEXT = "hello world, né 😀"
 THOUGHT = "<think>\nthe sea\n</think>\n\n"
@@ -138,6 +151,20 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     ),
     "chat_logprobs.sse": lambda: streamed(
         chat(stream=True, logprobs=True, top_logprobs=2), first(with_logprobs(one_by_one("né 😀")))
+    ),
+    "chat_amended.sse": lambda: streamed(
+        chat(stream=True, service_tier="flex", **AMENDED), first(one_by_one("hello né"))
+    ),
+    "chat_token_ids.sse": lambda: streamed(
+        chat(stream=True, return_token_ids=True), first(one_by_one("hello né"))
+    ),
+    "chat_reasoning.sse": lambda: streamed(
+        chat(THINKER, stream=True, reasoning_fields=["reasoning_content", "reasoning"], **USAGE),
+        first(one_by_one("<think>why</think>so")),
+    ),
+    "chat_prompt_logprobs.json": lambda: folded(
+        chat(prompt_logprobs=2, return_token_ids=True, prediction=PREDICTION),
+        first(scored(one_by_one("hello"), 14)),
     ),
     "chat_failure.sse": lambda: failed(chat(stream=True), first(one_by_one(TEXT)[:2])),
     "chat.json": lambda: folded(chat(), first(one_by_one(TEXT))),
@@ -180,6 +207,18 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     ),
     "completion_logprobs.sse": lambda: streamed(
         completion(stream=True, logprobs=2), first(with_logprobs(one_by_one("né 😀")))
+    ),
+    "completion_echo_logprobs.sse": lambda: streamed(
+        completion(stream=True, echo=True, logprobs=2, prompt="hello world"),
+        first(scored(with_logprobs(one_by_one(" né")), 3)),
+    ),
+    "completion_prompt_only.json": lambda: folded(
+        completion(echo=True, logprobs=1, max_tokens=0, prompt="hello world"),
+        first(scored(with_logprobs(one_by_one("x", finish=LENGTH)), 3)),
+    ),
+    "completion_best_of.json": lambda: folded(
+        completion(best_of=2),
+        turns(with_logprobs(one_by_one("hello", 0)), with_logprobs(one_by_one("a fox", 1))),
     ),
     "completion.json": lambda: folded(
         completion(echo=True, stop="END"), first(one_by_one(" worldEND"))

@@ -16,8 +16,13 @@ TYPES = {
     "embedding": Embedding,
 }
 STREAMS = [name for name in SCENARIOS if name.endswith(".sse")]
-# Documented extras.
-OURS = {"embedding_size", "max_model_len", "purposes", "reasoning_content"}
+# Documented extras, some of them in answers to who asks as vLLM's clients do.
+OURS = {"embedding_size", "max_model_len", "purposes", "reasoning", "reasoning_content"} | {
+    "obfuscation",
+    "prompt_logprobs",
+    "prompt_token_ids",
+    "token_ids",
+}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -59,10 +64,15 @@ def extras(model):
 
 
 def with_reason(value):
-    """OpenAI streams null reasons in text completions, which their own type leaves out."""
+    """OpenAI sends nulls that its own types leave out: reasons in text completions, and the
+    log-probability of a first token, which follows nothing.
+    """
     if value["object"] == "text_completion":
         for choice in value["choices"]:
             choice["finish_reason"] = choice["finish_reason"] or "stop"
+            told = choice["logprobs"]
+            if told and told["token_logprobs"][0] is None:
+                told["token_logprobs"][0], told["top_logprobs"][0] = 0.0, {}
     return value
 
 
