@@ -8,12 +8,13 @@ from openai_compat.openapi import (
     messages,
     models,
     operations,
+    responses,
     tokens,
     vectors,
 )
 from openai_compat.openapi.shapes import Schema
 
-DIALECTS = (chat, completions, messages, vectors, tokens, models, operations)
+DIALECTS = (chat, completions, responses, messages, vectors, tokens, models, operations)
 _ABOUT = """\
 The OpenAI dialect over an in-flight batching scheduler. A field does what OpenAI documents, or gets
 a 400 that names it; fields that nobody knows are ignored and listed in `x-ignored-params`. Every
@@ -36,12 +37,15 @@ def document(version: str) -> Schema:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This server"}],
-        "security": [{"key": []}, {}],  # a server without keys asks for none
+        "security": [{"key": []}, {"bareKey": []}, {}],  # a server without keys asks for none
         "paths": paths,
         "components": {
             "schemas": schemas,
             "responses": errors.components(),
             "headers": {name: {"schema": schema} for name, schema in errors.HEADERS.items()},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "bareKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }

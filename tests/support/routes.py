@@ -45,3 +45,13 @@ def filled(path, **values):
     """The path with something for each of its parameters."""
     fill = values.get("model", "some-id")
     return re.sub(r"\{[a-z_]+(:path)?\}", fill, path)
+
+
+def takes(method, path):
+    """Whether some route takes this method on a path."""
+    patterns = [
+        re.sub(r"\{[a-z_]+(:path)?\}", lambda found: ".+" if found[1] else "[^/]+", route.path)
+        for route in api_routes()
+        if route.method == method
+    ]
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
