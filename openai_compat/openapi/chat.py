@@ -1,8 +1,18 @@
 """Chat completions, described."""
 
+from openai_compat.chat.labels import RETENTIONS, TIERS
 from openai_compat.chat.lower import MAX_TOP_LOGPROBS
+from openai_compat.chat.prompting import MAX_TEMPLATE_KWARGS
 from openai_compat.chat.schema import KNOWN, MAX_MESSAGES, UNSUPPORTED
-from openai_compat.openapi.generation import FIELDS
+from openai_compat.chat.stream import REASONING_FIELDS
+from openai_compat.conversation.thinking import EFFORTS
+from openai_compat.openapi.generation import (
+    FIELDS,
+    OBFUSCATION,
+    PROMPT_IDS,
+    PROMPT_LOGPROBS,
+    TOKEN_IDS,
+)
 from openai_compat.openapi.operations import JSON, SSE, About, Example, call, events, shown
 from openai_compat.openapi.shapes import (
     Schema,
@@ -88,9 +98,28 @@ DESCRIBED: dict[str, Schema] = {
     "tools": items(_TOOL, "Functions that the model may call."),
     "tool_choice": {"description": "none, auto, required, or an object that names a function."},
     "parallel_tool_calls": flag("Whether several calls may come at once.", default=True),
-    "response_format": {"description": "The form of the answer: text, or JSON as a schema says."},
-    "reasoning_effort": text("How much to think first."),
-    "chat_template_kwargs": {"type": "object", "description": "Values for the chat template."},
+    "reasoning_effort": choice("How much to think first.", *EFFORTS),
+    "enable_thinking": flag("Whether to think first."),
+    "thinking_token_budget": integer(-1, MAX_TOKENS, "At most so many tokens of it; -1: any."),
+    "thinking_budget": integer(0, MAX_TOKENS, "At most so many tokens of it."),
+    "include_reasoning": flag("Whether the answer tells it.", default=True),
+    "separate_reasoning": flag("Whether it is told apart from the content.", default=True),
+    "reasoning_fields": items(words(*REASONING_FIELDS), "Where it is told.", minItems=1),
+    "verbosity": choice("For chat templates that read it.", "low", "medium", "high"),
+    "chat_template_kwargs": {
+        "type": "object",
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+        "maxProperties": MAX_TEMPLATE_KWARGS,
+        "description": "Values for variables of the chat template.",
+    },
+    "add_generation_prompt": flag("Open the next turn.", default=True),
+    "continue_final_message": flag("Go on with the last message, the assistant's."),
+    "service_tier": choice("Accepted; the answer tells `default`.", *TIERS),
+    "prompt_cache_retention": choice("A hint without effect.", *RETENTIONS),
+    "prediction": record(
+        {"type": words("content"), "content": {"anyOf": [text(), items(_PART)]}},
+        required=("type", "content"),
+    ),
 }
 
 _TOKEN_LOGPROB = {
@@ -109,6 +138,7 @@ _LOGPROBS = nullable(
     )
 )
 FINISH = choice("Why it ended.", "stop", "length", "tool_calls", "content_filter")
+_TIER = words("default")
 _HEAD = {
     "id": text(),
     "created": integer(0, None, "Unix seconds."),
@@ -131,6 +161,7 @@ _DELTA = record(
         "role": choice("Once, in the first chunk.", "assistant"),
         "content": nullable(text("What comes next.")),
         "reasoning_content": text("What the model thinks next."),
+        "reasoning": text("The same, under the name of others."),
         "tool_calls": items({"type": "object"}, "Id and name once, then arguments as they grow."),
     }
 )
@@ -147,11 +178,17 @@ SCHEMAS: dict[str, Schema] = {
                         "message": _MESSAGE,
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
-                    }
+                        "token_ids": TOKEN_IDS,
+                    },
+                    maybe=("token_ids",),
                 )
             ),
             "usage": ref("Usage"),
-        }
+            "service_tier": _TIER,
+            "prompt_token_ids": PROMPT_IDS,
+            "prompt_logprobs": PROMPT_LOGPROBS,
+        },
+        maybe=("service_tier", "prompt_token_ids", "prompt_logprobs"),
     ),
     "ChatCompletionChunk": answer(
         {
@@ -164,13 +201,18 @@ SCHEMAS: dict[str, Schema] = {
                         "delta": _DELTA,
                         "logprobs": _LOGPROBS,
                         "finish_reason": nullable(FINISH),
-                    }
+                        "token_ids": TOKEN_IDS,
+                    },
+                    maybe=("token_ids",),
                 )
             ),
             "usage": nullable(ref("Usage")),
+            "service_tier": _TIER,
+            "prompt_token_ids": PROMPT_IDS,
+            "obfuscation": OBFUSCATION,
         },
         "The data of each event of a stream, whose last data is `[DONE]`.",
-        maybe=("usage",),
+        maybe=("usage", "service_tier", "prompt_token_ids", "obfuscation"),
     ),
 }
 

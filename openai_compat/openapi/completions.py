@@ -1,8 +1,14 @@
 """Text completions, described."""
 
-from openai_compat.completions.lower import DEFAULT_MAX_TOKENS, MAX_LOGPROBS
+from openai_compat.completions.lower import DEFAULT_MAX_TOKENS, MAX_BEST_OF, MAX_LOGPROBS
 from openai_compat.completions.schema import KNOWN, MAX_PROMPTS, UNSUPPORTED
-from openai_compat.openapi.generation import FIELDS
+from openai_compat.openapi.generation import (
+    FIELDS,
+    OBFUSCATION,
+    PROMPT_IDS,
+    PROMPT_LOGPROBS,
+    TOKEN_IDS,
+)
 from openai_compat.openapi.operations import JSON, SSE, About, Example, call, events, shown
 from openai_compat.openapi.shapes import (
     Schema,
@@ -34,8 +40,10 @@ DESCRIBED: dict[str, Schema] = {
         ],
         "description": "A text or token ids, or several of one kind.",
     },
-    "max_tokens": integer(1, MAX_TOKENS, "At most so many tokens.", default=DEFAULT_MAX_TOKENS),
-    "best_of": integer(1, MAX_TOKENS, "Answers to choose `n` from."),
+    "max_tokens": integer(
+        0, MAX_TOKENS, "At most so many tokens; 0 needs echo.", default=DEFAULT_MAX_TOKENS
+    ),
+    "best_of": integer(1, MAX_BEST_OF, "Answers to choose `n` from; not with stream."),
     "echo": flag("Begin with the prompt."),
     "logprobs": integer(0, MAX_LOGPROBS, "How likely each token was, and so many others."),
     "suffix": text("What comes after the text."),
@@ -58,7 +66,11 @@ _CHOICE = {
             }
         )
     ),
+    "token_ids": TOKEN_IDS,
+    "prompt_token_ids": PROMPT_IDS,
+    "prompt_logprobs": PROMPT_LOGPROBS,
 }
+_ASKED_FOR = ("token_ids", "prompt_token_ids", "prompt_logprobs")
 _HEAD = {
     "id": text(),
     "object": words("text_completion"),
@@ -71,18 +83,21 @@ SCHEMAS: dict[str, Schema] = {
     "Completion": answer(
         {
             **_HEAD,
-            "choices": items(answer({**_CHOICE, "finish_reason": FINISH})),
+            "choices": items(answer({**_CHOICE, "finish_reason": FINISH}, maybe=_ASKED_FOR)),
             "usage": ref("Usage"),
         }
     ),
     "CompletionChunk": answer(
         {
             **_HEAD,
-            "choices": items(answer({**_CHOICE, "finish_reason": nullable(FINISH)})),
+            "choices": items(
+                answer({**_CHOICE, "finish_reason": nullable(FINISH)}, maybe=_ASKED_FOR)
+            ),
             "usage": nullable(ref("Usage")),
+            "obfuscation": OBFUSCATION,
         },
         "The data of each event of a stream, whose last data is `[DONE]`.",
-        maybe=("usage",),
+        maybe=("usage", "obfuscation"),
     ),
 }
 

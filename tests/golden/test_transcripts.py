@@ -2,10 +2,12 @@
 
 import json
 
+import jsonschema_rs
 import pytest
 from openai.types import Completion, Embedding, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from openai_compat.openapi.document import document
 from tests.golden.scenarios import HERE, SCENARIOS
 
 TYPES = {
@@ -83,6 +85,25 @@ def test_openais_types_read_every_object(name):
         parsed = TYPES[value["object"]].model_validate(value, strict=True)
         assert extras(parsed) <= OURS
         assert parsed.model_dump(mode="json", exclude_unset=True) == value
+
+
+DESCRIBED = {
+    "chat.completion": "ChatCompletion",
+    "chat.completion.chunk": "ChatCompletionChunk",
+    "text_completion": "Completion",
+}
+
+
+@pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith(("chat", "completion"))])
+def test_every_object_is_as_our_own_document_says(name):
+    """openapi.json knows each member, and no other."""
+    components = document("0")["components"]
+    for value in objects(name):
+        kind = DESCRIBED[value["object"]]
+        if kind == "Completion" and name.endswith(".sse"):
+            kind = "CompletionChunk"
+        schema = {"$ref": f"#/components/schemas/{kind}", "components": components}
+        jsonschema_rs.Draft202012Validator(schema).validate(value)
 
 
 @pytest.mark.parametrize("name", [name for name in STREAMS if name != "chat_failure.sse"])

@@ -1,4 +1,4 @@
-"""The request fields that vLLM 0.33 and SGLang 0.5.23 define, by route; OpenAI's come from its SDK."""
+"""The request fields that vLLM 0.33 and SGLang 0.5.23 define; OpenAI's come from its SDK."""
 
 _VLLM = """
     frequency_penalty logit_bias logprobs max_tokens model n presence_penalty response_format seed

@@ -5,11 +5,13 @@ import pytest
 from openai_compat.chat import schema as chat_schema
 from openai_compat.completions import schema as text_schema
 from openai_compat.errors import RequestRejected
-from openai_compat.unsupported import Neutral
+from openai_compat.openapi import chat as chat_document
+from openai_compat.openapi import completions as text_document
 from tests.support.field_rows import REFUSED, WORKS
 from tests.support.fields import CHAT, PLAIN, TEXT, changes_nothing, lower
 from tests.support.rival_fields import RIVALS
 
+DESCRIBED = {CHAT: chat_document.DESCRIBED, TEXT: text_document.DESCRIBED}
 SCHEMAS = {CHAT: chat_schema, TEXT: text_schema}
 
 
@@ -48,8 +50,7 @@ def test_a_value_that_cannot_be_followed_is_refused_by_name(route, row):
 
 def neutral_rows():
     for route, schema in SCHEMAS.items():
-        table: Neutral = schema.UNSUPPORTED
-        for name, values in table.items():
+        for name, values in schema.UNSUPPORTED.items():
             for value in (None, *values):
                 yield pytest.param(route, name, value, id=f"{route}-{name}-{value}")
 
@@ -69,6 +70,12 @@ def test_the_table_has_every_field(route):
     assert schema.ACTED_ON - shown == set()
     assert schema.KNOWN - refused == set()
     assert (shown | refused) - schema.KNOWN == set()
+
+
+@pytest.mark.parametrize("route", SCHEMAS)
+def test_every_field_that_acts_is_described(route):
+    """openapi.json tells what it takes."""
+    assert SCHEMAS[route].ACTED_ON - DESCRIBED[route].keys() == set()
 
 
 @pytest.mark.parametrize("route", SCHEMAS)
