@@ -35,6 +35,7 @@ _THINKING_PARAMS = {
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 _DISPLAYS = ("summarized", "omitted")
 
+_KEEP_ALL = {"type": "clear_thinking_20251015", "keep": "all"}  # edits nothing
 SAMPLING = ("temperature", "top_k", "top_p")
 _CONVERSATION = frozenset(
     {
@@ -55,7 +56,7 @@ UNSUPPORTED: Neutral = {
     "billing_policy": (),
     "compaction": (),
     "container": (),
-    "context_management": (),
+    "context_management": ({"edits": []}, {"edits": [_KEEP_ALL]}),
     "diagnostics": (),
     "fallback_credit_token": (),
     "fallbacks": ([],),
@@ -79,6 +80,7 @@ class Asked:
 
 def read_conversation(fields: Fields, model: ServedModel, ignored: Ignored) -> Asked:
     """What both routes read. Raises `RequestRejected` naming the field at fault."""
+    _check_thread(fields)
     refuse_unsupported(fields, UNSUPPORTED)
     check_cache_control(fields, ignored)
     turns = read_turns(fields, ignored)
@@ -100,6 +102,16 @@ def read_conversation(fields: Fields, model: ServedModel, ignored: Ignored) -> A
     )
     _check_prefill(conversation)
     return Asked(conversation, thinking.one_of("display", _DISPLAYS) == "omitted")
+
+
+def _check_thread(fields: Fields) -> None:
+    """Under this code the SDK's tool runner goes on by itself, with the whole conversation."""
+    if fields.raw("thread") is not None:
+        raise RequestRejected(
+            "This server holds no threads: send the whole conversation without 'thread'.",
+            param="thread",
+            code="thread_unsupported_request",
+        )
 
 
 def _check_prefill(conversation: Conversation) -> None:

@@ -129,6 +129,24 @@ def test_a_round_of_tools(sdk, script):
     assert "<tool_response>\nwind\n</tool_response>" in prompt
 
 
+def test_the_tool_runner_of_its_beta_client_runs(sdk, script):
+    """A loop of the SDK's own: calls are made, run, answered, until the model is done."""
+    asked = []
+
+    @anthropic.beta_tool
+    def get_weather(q: str) -> str:
+        """The weather at a place."""
+        asked.append(q)
+        return "wind"
+
+    script.says(CALL, "It is windy.")
+    fields = ask("Weather?", tools=[get_weather])
+    final = sdk.beta.messages.tool_runner(**fields).until_done()
+    assert asked == ["the sea"]
+    assert final.content[0].text == "It is windy."
+    assert "<tool_response>\nwind\n</tool_response>" in script.prompt()
+
+
 def test_a_stop_sequence_is_told(sdk, script):
     """Which one, streamed or not."""
     script.says("one two three")
@@ -251,6 +269,15 @@ def test_closing_a_stream_aborts_it(ledger):
         eventually(ledger.quiet)
 
 
+def test_comments_in_an_idle_stream_are_no_events():
+    """They keep proxies from closing it, and the SDK passes over them."""
+    with live(test_settings(sse_keepalive_s=0.05)) as server, client(server) as sdk:
+        server.runner.may_step.clear()
+        threading.Timer(0.4, server.runner.may_step.set).start()
+        with sdk.messages.stream(**ask(max_tokens=5)) as stream:
+            assert stream.get_final_message().usage.output_tokens == 5
+
+
 def test_a_full_queue_is_a_rate_limit_and_is_retried_as_told(ledger):
     """RateLimitError at once, or an answer after the time that the header says."""
     ledger.runner.may_step.clear()
@@ -326,5 +353,7 @@ def test_the_bundled_model_is_held_to_a_type(bundled):
         sdk.messages.stream(**ask("Ann is 7.", max_tokens=200), output_format=Person) as stream,
     ):
         final = stream.get_final_message()
+        parsed = sdk.messages.parse(**ask("Ann is 7.", max_tokens=200), output_format=Person)
+    assert isinstance(parsed.parsed_output, Person)
     assert final.stop_reason == "end_turn"
     assert isinstance(final.content[0].parsed_output, Person)

@@ -187,6 +187,20 @@ def test_a_body_that_does_not_arrive_is_a_timeout():
     assert b'"type":"timeout_error"' in body
 
 
+def test_a_stream_that_fails_is_cut_after_its_error():
+    """The error event is the last thing, and the body has no end: nobody can take it for whole."""
+    with live(test_settings()) as server, Raw(server.port) as raw:
+        raw.send("POST", "/v1/messages", ask(stream=True, max_tokens=1000))
+        seen = raw.read_until(b"content_block_delta")
+        server.runner.broken.set()
+        rest, _ = raw.read_to_end()
+    events = (seen + rest).split(b"event: ")
+    assert events[-1].startswith(b'error\ndata: {"type":"error","error":{"type":"api_error"')
+    assert b"message_stop" not in seen + rest
+    assert not rest.endswith(b"0\r\n\r\n")
+    assert b"secret" not in rest
+
+
 def test_a_bug_of_ours_says_nothing_but_its_id(http, monkeypatch):
     """500 api_error, without a word of the exception."""
 

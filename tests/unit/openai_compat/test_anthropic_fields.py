@@ -162,7 +162,10 @@ FIELDS = {
     "speed": (["standard"], [("fast", "")]),
     "container": ([None], [("c", ""), ({"id": "c"}, "")]),
     "mcp_servers": ([[], None], [([{"type": "url", "url": "http://x", "name": "x"}], "")]),
-    "context_management": ([None], [({"edits": []}, "")]),
+    "context_management": (
+        [None, {"edits": []}, {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}],
+        [({"edits": [{"type": "clear_tool_uses_20250919"}]}, "")],
+    ),
     "diagnostics": ([None], [({"previous_message_id": None}, "")]),
     "inference_geo": ([None], [("eu", "")]),
     "billing_policy": ([None], [({}, "")]),
