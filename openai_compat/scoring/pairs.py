@@ -64,6 +64,8 @@ def _by_cross_encoder(
     first: Side, second: Side, model: ServedModel, *, cut: Cut | None, activation: bool
 ) -> Judging:
     alone = len(first.texts) == 1
+    if alone:  # or a long text would be tokenised once per pair before it is refused
+        encode_texts(first.texts, first.params, model)
     pairs: list[Text] = [
         (first.texts[0 if alone else place], text) for place, text in enumerate(second.texts)
     ]

@@ -150,6 +150,22 @@ def test_a_pair_that_is_too_long_is_refused(lower):
     assert job.requests[1].prompt[:2] == (CLS, 5)
 
 
+def test_a_long_query_is_refused_before_it_meets_any_document(monkeypatch):
+    """It would be tokenised a thousand times: the first text alone decides."""
+    seen = []
+    tokenizer = type(RANKER.tokenizer)
+    encode = tokenizer.encode_batch
+
+    def counting(self, inputs, **options):
+        seen.extend(inputs)
+        return encode(self, inputs, **options)
+
+    monkeypatch.setattr(tokenizer, "encode_batch", counting)
+    reply = refusal(rerank, query="w5 " * 5000, documents=["w7"] * 1000, truncate_prompt_tokens=-1)
+    assert (reply.code, reply.param) == ("context_length_exceeded", "query")
+    assert len(seen) == 1
+
+
 def test_a_cut_that_cannot_be_kept_is_refused():
     """The first text is never cut."""
     reply = refusal(rerank, truncate_prompt_tokens=4)
