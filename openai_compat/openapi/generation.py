@@ -24,6 +24,10 @@ from openai_compat.sampling import (
 
 _STOP = text(minLength=1, maxLength=MAX_STOP_BYTES)
 _TOKEN = integer(0, None, "A token id of the model.")
+_SCHEMA: Schema = {
+    "anyOf": [{"type": "object"}, text()],
+    "description": "A JSON schema of the answer, or its text.",
+}
 
 FIELDS: dict[str, Schema] = {
     "model": text("The name of a served model, or an alias of one.", minLength=1),
@@ -86,8 +90,8 @@ FIELDS: dict[str, Schema] = {
     "response_format": {"description": "The form of the answer: text, or JSON as a schema says."},
     "structured_outputs": {"type": "object", "description": "The form, in vLLM's words."},
     "structural_tag": {"type": "object", "description": "Free text with formed parts in it."},
-    "guided_json": {"type": "object", "description": "A JSON schema of the answer."},
-    "json_schema": {"type": "object", "description": "A JSON schema of the answer."},
+    "guided_json": _SCHEMA,
+    "json_schema": _SCHEMA,
     "guided_regex": text("An expression for the whole answer."),
     "regex": text("An expression for the whole answer."),
     "guided_grammar": text("A Lark grammar of the answer."),
