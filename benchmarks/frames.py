@@ -14,6 +14,8 @@ from engines.bundled import penstock_tiny
 from gateway.model_directory import read_text_side
 from openai_compat.body import parse_body
 from openai_compat.chat.lower import lower_chat
+from openai_compat.responses.lower import lower_response
+from openai_compat.responses.stored import Past
 from openai_compat.served import CallContext, ServedModel
 
 REPEATS = 7
@@ -58,9 +60,18 @@ def measure() -> dict[str, float]:
             renderer.feed(0, TokenEvent(0, [token], 0))
         return len(tokens)
 
+    def rendering_a_response() -> int:
+        body = {"model": model.name, "input": text, "stream": True}
+        renderer = lower_response(body, model, call, Past(), keeps=True).renderer
+        renderer.begin()
+        for token in tokens:
+            renderer.feed(0, TokenEvent(0, [token], 0))
+        return len(tokens)
+
     return {
         f"lowering_us_per_{len(raw)}_byte_request": _best(lowering),
         "frame_us_per_token": _best(rendering),
+        "response_frame_us_per_token": _best(rendering_a_response),
     }
 
 

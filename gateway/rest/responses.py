@@ -11,6 +11,7 @@ from gateway.replies import json_response
 from gateway.responses import Responses
 from gateway.rest.calls import CallRunner, Lowering, answer, notes
 from gateway.rest.sse import TokenStreamResponse
+from openai_compat.job import Prepared
 from openai_compat.purpose import require_generation
 from openai_compat.responses.lower import ResponseJob, count_tokens, lower_response
 from openai_compat.responses.query import read_page, read_retrieval
@@ -33,7 +34,7 @@ def routes(calls: CallRunner, responses: Responses) -> APIRouter:
     @router.post(_PATH + "/input_tokens")
     async def count_input_tokens(request: Request) -> Response:
         counted = await calls.recalled(request, partial(_recall, request, responses, _count))
-        return json_response(counted)
+        return json_response(counted.body, headers=notes(counted.ignored))
 
     @router.get(_PATH + "/{response_id}")
     async def retrieve_response(request: Request, response_id: str) -> Response:
@@ -75,7 +76,9 @@ def _lower(
     return lower_response(body, model, context, past, keeps=keeps)
 
 
-def _count(body: dict[str, Any], model: ServedModel, context: CallContext, *, past: Past) -> bytes:
+def _count(
+    body: dict[str, Any], model: ServedModel, context: CallContext, *, past: Past
+) -> Prepared:
     require_generation(model)
     return count_tokens(body, model, context, past)
 

@@ -7,7 +7,7 @@ from openai_compat.conversation.ask import Conversation, Message
 from openai_compat.conversation.lower import Ask, Lowered, lower_conversation
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields
-from openai_compat.job import Job
+from openai_compat.job import Job, Prepared
 from openai_compat.options import MAX_PRIORITY, requested_model
 from openai_compat.responses.echo import echo
 from openai_compat.responses.frames import Events
@@ -113,13 +113,11 @@ def lower_response(
 
 def count_tokens(
     body: dict[str, object], model: ServedModel, call: CallContext, past: Past
-) -> bytes:
+) -> Prepared:
     """What the input of a request counts, as the answer of /v1/responses/input_tokens."""
-    fields = Fields(body)
-    refuse_unsupported(fields, UNSUPPORTED)
-    read = _read(fields, model, call, past, logprobs=None)
-    tokens = len(_fit(fields, read, model, call).request.prompt)
-    return json_bytes({"object": "response.input_tokens", "input_tokens": tokens})
+    job = lower_response(body, model, call, past, keeps=True).job
+    counted = {"object": "response.input_tokens", "input_tokens": len(job.requests[0].prompt)}
+    return Prepared(json_bytes(counted), job.ignored)
 
 
 def _read(

@@ -19,6 +19,8 @@ from openai_compat.output.delta import CallArguments, CallBegin, CallEnd, Delta,
 from openai_compat.responses.frames import Deltas, Events
 from openai_compat.responses.ids import output_id
 
+_NO_LOGPROBS = b',"logprobs":[]'
+
 
 class ItemStatus(StrEnum):
     """How far an item is."""
@@ -60,7 +62,7 @@ class Output:
         """The events of a delta; `logprobs` are JSON objects of text tokens, joined by commas."""
         match delta:
             case Text(text):
-                return self._say(text, logprobs)
+                return self.say(text, logprobs)
             case Reasoning(text):
                 return self._think(text)
             case CallBegin(_, name, call_id):
@@ -91,7 +93,8 @@ class Output:
             return b""
         return self._switch(_Message(self._events, self._place("msg")))
 
-    def _say(self, text: str, logprobs: bytes) -> bytes:
+    def say(self, text: str, logprobs: bytes = b"") -> bytes:
+        """The events of more text."""
         if isinstance(self._open, _Message):
             return self._open.more(text, logprobs)
         message = _Message(self._events, self._place("msg"))
@@ -141,8 +144,9 @@ class _Message:
 
     def more(self, text: str, logprobs: bytes = b"") -> bytes:
         self._texts.append(text)
-        if logprobs:
-            self._logprobs.append(logprobs)
+        if not logprobs:
+            return self._deltas.write(text, _NO_LOGPROBS)
+        self._logprobs.append(logprobs)
         return self._deltas.write(text, b',"logprobs":[' + logprobs + b"]")
 
     def end(self, status: ItemStatus) -> bytes:

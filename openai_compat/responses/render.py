@@ -53,6 +53,7 @@ class ResponseRenderer:
         self._cached = 0
         self._error: ErrorReply | None = None
         self._background = bool(snapshots.echo["background"])
+        self._waiting = self._background  # for the engine to begin
         self.status = Status.QUEUED if self._background else Status.IN_PROGRESS
 
     def begin(self) -> bytes:
@@ -62,23 +63,21 @@ class ResponseRenderer:
         return created + self._tell("response.in_progress")
 
     def feed(self, request: int, event: TokenEvent) -> Rendered:  # noqa: ARG002 - there is one
-        if self._ending() is not None:
+        choice = self._choice
+        if choice.finish is not None:
             return _NOTHING
-        frames = b""
-        if self.status is Status.QUEUED:
-            self.status = Status.IN_PROGRESS
-            frames = self._tell("response.in_progress")
+        begun = self._go_on() if self._waiting else b""
         self._cached = max(self._cached, event.cached)
         if self._logprobs is None:
-            frames += self._show(self._choice.feed(event))
+            piece = choice.feed(event)
+            frames, finish = self._show(piece), piece.finish
         else:
-            frames += self._feed_each(event)
-        finish = self._ending()
+            frames, finish = self._feed_each(event)
         ended = (0,) if finish is not None and event.finish is None else ()
-        return Rendered(frames, ended, finish)
+        return Rendered(begun + frames, ended, finish)
 
     def finish(self) -> bytes:
-        ending = self._ending()
+        ending = self._choice.finish
         if ending is None:
             raise RuntimeError("the choice has not finished")
         cut = ending is Ending.LENGTH
@@ -112,25 +111,25 @@ class ResponseRenderer:
             self._prompt_tokens, choice.completion_tokens, self._cached, choice.reasoning_tokens
         )
 
-    def _ending(self) -> Ending | None:
-        return self._choice.finish
+    def _go_on(self) -> bytes:
+        """The engine has begun."""
+        self._waiting = False
+        self.status = Status.IN_PROGRESS
+        return self._tell("response.in_progress")
 
-    def _feed_each(self, event: TokenEvent) -> bytes:
+    def _feed_each(self, event: TokenEvent) -> tuple[bytes, Ending | None]:
         """One token at a time: which item a logprob belongs to must not depend on the grouping."""
-        frames, last = b"", len(event.tokens) - 1
-        for place, token in enumerate(event.tokens):
-            one = replace(
-                event,
-                tokens=[token],
-                logprobs=None if event.logprobs is None else [event.logprobs[place]],
-                finish=event.finish if place == last else None,
-            )
-            frames += self._show(self._choice.feed(one))
-            if self._ending() is not None:
-                return frames
-        return frames if event.tokens else self._show(self._choice.feed(event))
+        frames, finish = b"", None
+        for one in _one_by_one(event):
+            piece = self._choice.feed(one)
+            frames, finish = frames + self._show(piece), piece.finish
+            if finish is not None:
+                break
+        return frames, finish
 
     def _show(self, piece: Piece) -> bytes:
+        if piece.deltas is None and self._logprobs is None:  # plain text, token after token
+            return self._output.say(piece.text) if piece.text else b""
         if self._logprobs is not None and piece.entries:
             self._pending.append(self._logprobs.objects(piece.entries))
         frames = []
@@ -160,3 +159,19 @@ class ResponseRenderer:
         return self._snapshots.object(
             self.status, self._output.items(), usage=usage, error=self._error
         )
+
+
+def _one_by_one(event: TokenEvent) -> list[TokenEvent]:
+    """The event as events of one token each; the finish goes with the last."""
+    if len(event.tokens) < 2:
+        return [event]
+    last = len(event.tokens) - 1
+    return [
+        replace(
+            event,
+            tokens=[token],
+            logprobs=None if event.logprobs is None else [event.logprobs[place]],
+            finish=event.finish if place == last else None,
+        )
+        for place, token in enumerate(event.tokens)
+    ]

@@ -75,7 +75,7 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     "response_cancelled.sse": cancelled,
     "response.json": lambda: folded(tools=[WEATHER], instructions="be brief"),
     "input_items.json": input_items,
-    "input_tokens.json": lambda: count_tokens(request(), PLAIN, CALL, Past()) + b"\n",
+    "input_tokens.json": lambda: count_tokens(request(), PLAIN, CALL, Past()).body + b"\n",
 }
 
 if __name__ == "__main__":
