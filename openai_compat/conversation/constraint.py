@@ -158,11 +158,11 @@ def _text_or_calls(grammar: Lark, use: ToolUse, tools: Sequence[Tool]) -> str:
     strict = [tool for tool in tools if tool.strict]
     fragment = _fragment(grammar, use, tools, held=strict)
     calls, syntax = grammar.fragment(fragment), grammar.model.syntax.tools
-    markers = (fragment.trigger,)
+    markers: Sequence[str] = (fragment.trigger,)
     if is_joint(syntax):
         return f"({calls} | {grammar.content(grammar.text_without('prose', markers))})"
     if not fragment.trigger:
-        markers = tuple(text for text in syntax.specials if "_end" not in text) if syntax else ()
+        markers = [text for text in (syntax.specials if syntax else ()) if "_end" not in text]
         return f"({calls} | {grammar.text_without('prose', markers, opening=_BRACKETS)})"
     if grammar.special(fragment.trigger):
         return f"{grammar.text_without('prose', markers)} ({calls})?"

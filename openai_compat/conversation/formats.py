@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
+from openai_compat.body import parse_body
 from openai_compat.conversation.ask import AnswerFormat, FormatKind
 from openai_compat.conversation.json_schema import check_schema
 from openai_compat.conversation.structural_tag import check_structural_tag
@@ -14,6 +15,7 @@ MAX_EXPRESSION_CHARS = 16_384
 MAX_GRAMMAR_CHARS = 131_072
 MAX_CHOICES = 1000
 MAX_CHOICE_CHARS = 4096
+_GBNF = re.compile(r"^\s*root\s*::=", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Reader = Callable[[Fields, str], AnswerFormat | None]
@@ -28,11 +30,18 @@ def _asked_object(fields: Fields, name: str) -> AnswerFormat | None:
 
 
 def _schema(fields: Fields, name: str) -> AnswerFormat | None:
-    value = fields.raw(name)
+    value, param = fields.raw(name), fields.param(name)
     if isinstance(value, str):
-        raise wrong(fields.param(name), "a JSON schema as an object, not as text", value)
-    schema = check_schema(value, fields.param(name))
-    return AnswerFormat(FormatKind.JSON_SCHEMA, schema, fields.param(name))
+        value = _read_text(value, param)
+    return AnswerFormat(FormatKind.JSON_SCHEMA, check_schema(value, param), param)
+
+
+def _read_text(text: str, param: str) -> dict[str, object]:
+    """A schema that is sent as text, as vLLM's and SGLang's clients may; read like a body."""
+    try:
+        return parse_body(text.encode())
+    except RequestRejected as error:
+        raise wrong(param, "a JSON schema, as an object or as its text", text) from error
 
 
 def _regex(fields: Fields, name: str) -> AnswerFormat | None:
@@ -42,9 +51,15 @@ def _regex(fields: Fields, name: str) -> AnswerFormat | None:
 
 
 def _grammar(fields: Fields, name: str) -> AnswerFormat | None:
-    return AnswerFormat(
-        FormatKind.GRAMMAR, _some_text(fields, name, MAX_GRAMMAR_CHARS), fields.param(name)
-    )
+    text = _some_text(fields, name, MAX_GRAMMAR_CHARS)
+    if _GBNF.search(text):
+        raise RequestRejected(
+            f"'{fields.param(name)}' is written in GBNF ('::='), which is not understood; Lark is"
+            " ('start: ...').",
+            param=fields.param(name),
+            code="invalid_grammar",
+        )
+    return AnswerFormat(FormatKind.GRAMMAR, text, fields.param(name))
 
 
 def _choice(fields: Fields, name: str) -> AnswerFormat | None:

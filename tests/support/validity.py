@@ -15,7 +15,7 @@ import openai
 from tests.support.random_forms import Forms, problem
 
 CONCURRENCY = 24
-MAX_TOKENS = 300
+MAX_TOKENS = 250
 ASKS = (
     "Invent a person and answer in JSON.",
     "What is the weather in Rome?",
@@ -119,7 +119,7 @@ async def judged(url, model, cases, report=None):
         for case in pending:
             report.add(case, *await _outcome(client, model, case))
 
-    async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, timeout=120) as client:
+    async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, timeout=900) as client:
         await asyncio.gather(*(worker(client) for _ in range(CONCURRENCY)))
     return report
 

@@ -1,5 +1,7 @@
 """The form of an answer, field by field: taken, or refused by name."""
 
+import json
+
 import pytest
 
 from engines.api import Capability
@@ -41,6 +43,7 @@ TAKEN = [
     ("structured_outputs", {"structural_tag": TAG}, "<f>1</f><f>2</f>", "<f"),
     ("structured_outputs", {"json": SCHEMA, "disable_any_whitespace": True}, GOOD, BAD),
     ("guided_json", SCHEMA, GOOD, BAD),
+    ("guided_json", json.dumps(SCHEMA), GOOD, BAD),
     ("guided_regex", "[0-9]{3}", "123", "12"),
     ("guided_choice", ["a", "b"], "b", "c"),
     ("guided_grammar", 'start: A+\nA: "a"', "aaa", ""),
@@ -97,7 +100,10 @@ REFUSED = [
     ),
     ({"guided_json": SCHEMA, "guided_regex": "a"}, "guided_regex"),
     ({"guided_json": SCHEMA, "response_format": {"type": "json_object"}}, "guided_json"),
-    ({"guided_json": '{"type": "object"}'}, "guided_json"),
+    ({"guided_json": "{"}, "guided_json"),
+    ({"guided_json": "[" * 100 + "]" * 100}, "guided_json"),
+    ({"guided_json": '{"not": {}}'}, "guided_json.not"),
+    ({"guided_grammar": 'root ::= "a"'}, "guided_grammar"),
     ({"guided_regex": ""}, "guided_regex"),
     ({"guided_regex": "a" * 16_385}, "guided_regex"),
     ({"guided_choice": []}, "guided_choice"),
