@@ -67,7 +67,7 @@ def test_what_cannot_be_compiled_says_so_each_time(grammars, source):
 
 def test_the_cache_forgets_the_oldest_and_a_holder_keeps_its_own():
     """Bounded by bytes; what a request in flight holds stays reachable."""
-    grammars = GrammarCompiler(vocabulary(VOCAB), cache_bytes=300_000)
+    grammars = GrammarCompiler(vocabulary(VOCAB), cache_bytes=600_000)
     sources = [f'start: "{number}"' for number in range(9)]
     held = grammars.compile(sources[0]).result()
     for source in sources:
@@ -92,14 +92,14 @@ def test_a_grammar_too_heavy_for_the_cache_still_serves_its_holder():
 
 def test_a_forgotten_grammar_is_compiled_afresh_and_its_room_is_free_again():
     """Forgetting twice, or what was never there, changes nothing."""
-    grammars = GrammarCompiler(vocabulary(VOCAB), cache_bytes=130_000)
+    grammars = GrammarCompiler(vocabulary(VOCAB), cache_bytes=280_000)
     held = grammars.compile(ALL).result()
     for _ in range(3):
         grammars.forget(ALL)
     again, other = grammars.compile(ALL).result(), grammars.compile('start: "b"').result()
     assert again is not held
     assert {again.source, other.source} == set(grammars._recent)
-    assert grammars._room == 130_000 - again.weight_bytes - other.weight_bytes
+    assert grammars._room == 280_000 - again.weight_bytes - other.weight_bytes
     grammars.close()
 
 
