@@ -9,6 +9,7 @@ import pytest
 
 from engines.api import EmbeddingRequest, RequestId
 from engines.embedding import PooledEmbedder
+from engines.errors import RequestFailed
 from engines.torch.encoders import ENCODERS as ENCODER_FAMILIES
 from engines.torch.recipe import Pooling
 from tests.support.engines import ask, read, running
@@ -193,3 +194,47 @@ def test_a_preempted_prompt_is_pooled_anew(pooling):
     vector, preemptions = asyncio.run(asyncio.wait_for(scenario(), 60))
     assert preemptions == 1
     assert np.abs(vector - true_vectors(path, [text], pooling, normalise=True)[0]).max() < CLOSE
+
+
+@pytest.mark.parametrize("tiny", [*ENCODERS, by_name("llama")], **named)
+def test_bfloat16_points_the_same_way(tiny):
+    """Not within any exactness: within 0.02 of the cosine, texts of one token included."""
+    path = encoder_dir(tiny) if tiny in ENCODERS else model_dir(tiny)
+    engine = encoder_engine if tiny in ENCODERS else decoder_engine
+    (exact,) = vectors_of(engine(path), TEXTS)
+    (coarse,) = vectors_of(engine(path, dtype="bfloat16"), TEXTS)
+    assert (exact * coarse).sum(axis=1).min() > 0.98
+
+
+def test_bfloat16_ranks_too():
+    """The head takes the pooled row in the model's own precision."""
+    path = encoder_dir(RERANKERS[0])
+    (exact,) = vectors_of(encoder_engine(path), TEXTS)
+    (coarse,) = vectors_of(encoder_engine(path, dtype="bfloat16"), TEXTS)
+    assert np.abs(exact - coarse).max() < 0.1 * np.ptp(exact)
+
+
+def test_a_vector_that_is_not_finite_fails_its_own_request():
+    """Its batch-mates get theirs, and the engine goes on."""
+    engine = encoder_engine(encoder_dir(ENCODERS[0]))
+    words = engine._runner._module.embeddings.word_embeddings.weight
+    words[77] = float("nan")
+
+    async def scenario():
+        async with running(engine):
+            with pytest.raises(RequestFailed, match="not finite"):
+                await embed_all(engine, [[5, 77, 6]])
+            mixed = [[5, 6], [5, 77, 6], [7]]
+            embedder = PooledEmbedder(engine)
+            requests = [
+                EmbeddingRequest(RequestId(f"m{i}"), tuple(text)) for i, text in enumerate(mixed)
+            ]
+            found = await asyncio.gather(*map(embedder.embed, requests), return_exceptions=True)
+            again = await embed_all(engine, [[5, 6]], wave=2)
+            return found, again, engine.load()
+
+    found, again, load = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert isinstance(found[1], RequestFailed)
+    assert np.allclose(list(found[0]), again[0], atol=SAME)
+    assert np.isfinite(list(found[2])).all()
+    assert (load.alive, load.blocks_used) == (True, 0)

@@ -78,9 +78,9 @@ def true_logits(path, pairs, pad=1):
         return model(input_ids=ids, attention_mask=mask, **more).logits[:, 0].numpy()
 
 
-def encoder_engine(path, *, lanes=16) -> SteppedEngine:
+def encoder_engine(path, *, lanes=16, dtype="float32") -> SteppedEngine:
     """A stepped engine over the encoder in a directory."""
-    loaded = open_encoder(path)
+    loaded = open_encoder(path, dtype=dtype)
     facts = loaded.facts
     context = facts.max_context
     limits = Limits(
@@ -94,9 +94,9 @@ def encoder_engine(path, *, lanes=16) -> SteppedEngine:
     return SteppedEngine(info, limits, EncoderRunner(loaded))
 
 
-def decoder_engine(path, *, rows=71, blocks=640) -> SteppedEngine:
+def decoder_engine(path, *, rows=71, blocks=640, dtype="float32") -> SteppedEngine:
     """A stepped engine over the decoder in a directory: its tokens too, where it has any."""
-    loaded = open_model(path, dtype="float32", device="cpu")
+    loaded = open_model(path, dtype=dtype, device="cpu")
     facts = loaded.facts
     limits = Limits(facts.max_context, 32, rows, BLOCK, blocks, facts.vocab_size)
     embeds = Embeds(facts.recipe.size(facts.hidden_size), facts.recipe.normalise)
