@@ -8,6 +8,7 @@ from typing import Protocol
 
 from engines.errors import InvalidRequest
 from openai_compat.conversation.ask import Constraint
+from openai_compat.conversation.constraint import suspects
 from openai_compat.errors import RequestRejected
 
 
@@ -22,12 +23,17 @@ class Checker(Protocol):
 
 
 async def check_grammar(checker: Checker | None, constraint: Constraint | None) -> None:
-    """Raises `RequestRejected` naming the field that the grammar came from."""
+    """Raises `RequestRejected` naming the field that the grammar, or what is wrong in it, is from.
+
+    Where several schemas make a grammar, each is tried by itself to find the one at fault.
+    """
     if checker is None or constraint is None:
         return
     try:
         await checker.check(constraint.source)
     except InvalidRequest as error:
+        for suspect in suspects(constraint):
+            await check_grammar(checker, suspect)
         raise RequestRejected(
             f"'{constraint.param}' cannot be enforced: {error}.",
             param=constraint.param,

@@ -107,3 +107,4 @@ class Constraint:
     source: str  # what llguidance takes
     param: str
     code: str = "invalid_grammar"  # of the refusal, where it cannot be compiled
+    schemas: tuple[tuple[str, Mapping[str, object]], ...] = ()  # in it, by the field of each

@@ -1,6 +1,6 @@
 """The grammar of the next turn: what tools, the form of the answer and reasoning make together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from engines.api import Capability, Sampling
@@ -38,26 +38,33 @@ def constraint_of(
     if not (form or (tools and (forced or any(tool.strict for tool in tools)))):
         return None
     grammar = Lark(model)
+    schemas = _held(tools, forced=forced or form is not None)
     if form is not None and not forced:
         _check_told_apart(form, tools, model.syntax.tools)
         answer = grammar.content(content_of(form, grammar))
         if tools:
             answer = f"({_calls(grammar, use, tools)} | {answer})"
-        found = Constraint("", form.param, _code(form))
-    elif forced:
-        answer = _calls(grammar, use, tools)
-        found = Constraint("", "tools", CODE)
+        named = (form.param, _code(form))
+        if isinstance(form.value, Mapping):
+            schemas = (*schemas, (form.param, form.value))
     else:
-        answer = _text_or_calls(grammar, use, tools)
-        found = Constraint("", "tools", CODE)
+        answer = (_calls if forced else _text_or_calls)(grammar, use, tools)
+        named = ("tools", CODE)
     before = grammar.reasoning(opened=thinking)
-    return Constraint(grammar.source(f"{before} {answer}".strip()), found.param, found.code)
+    return Constraint(grammar.source(f"{before} {answer}".strip()), *named, schemas)
 
 
 def format_constraint(form: AnswerFormat, model: ServedModel) -> Constraint:
     """The grammar of a text that has a form and nothing around it."""
     grammar = Lark(model)
     return Constraint(grammar.source(content_of(form, grammar)), form.param, _code(form))
+
+
+def suspects(constraint: Constraint) -> Iterator[Constraint]:
+    """The schemas of a grammar as grammars of their own, to find which one is at fault."""
+    for param, schema in constraint.schemas:
+        source = f"start: {lark.json_value(for_grammar(schema))}\n"
+        yield Constraint(source, param, CODE)
 
 
 def constrain(
@@ -120,6 +127,15 @@ def content_of(form: AnswerFormat, grammar: Lark) -> str:
 
 def _code(form: AnswerFormat) -> str:
     return CODE if form.kind in _SCHEMA_KINDS else "invalid_grammar"
+
+
+def _held(tools: Sequence[Tool], *, forced: bool) -> tuple[tuple[str, Mapping[str, object]], ...]:
+    """The schemas that calls are held to."""
+    return tuple(
+        (tool.param, tool.parameters)
+        for tool in tools
+        if tool.parameters is not None and (forced or tool.strict)
+    )
 
 
 def _calls(grammar: Lark, use: ToolUse, tools: Sequence[Tool]) -> str:

@@ -61,6 +61,8 @@ _DEEPER = frozenset(
     {"properties", "patternProperties", "additionalProperties", "items", "prefixItems"}
 )
 _EXACT = 2**53  # the largest number up to which doubles hold every integer
+_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
+_REFERENCES = tuple("123456789")
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]{1,64}")
 _MAX_PATH_CHARS = 300
 
@@ -139,6 +141,9 @@ class _Walk:
         if form is not None and "string" in types and form not in FORMATS:
             _refuse(f"{path}.format", "this format cannot be enforced; these can: "
                     + ", ".join(FORMATS[:-1]))  # fmt: skip
+        pattern = value.get("pattern")
+        if isinstance(pattern, str) and (found := _beyond_linear(pattern)):
+            _refuse(f"{path}.pattern", f"{found} cannot be enforced")
         for keyword in (*_NUMBERS, "const", "enum"):
             if keyword in value and _inexact(value[keyword]):
                 _refuse(f"{path}.{keyword}", f"numbers beyond {_EXACT} cannot be held to exactly")
@@ -261,6 +266,25 @@ def _followed(option: object, root: Schema) -> Schema:
 def _segment(name: str) -> str:
     """A name as pointers write it."""
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def _beyond_linear(pattern: str) -> str:
+    """What of an expression needs more than one look at each character; empty if nothing does."""
+    at, in_class = 0, False
+    while at < len(pattern):
+        character = pattern[at]
+        if character == "\\":
+            if not in_class and pattern[at + 1 : at + 2] in _REFERENCES:
+                return "a back-reference"
+            at += 1
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif pattern.startswith(_AROUND, at):
+            return "look-around"
+        at += 1
+    return ""
 
 
 def _inexact(value: object) -> bool:

@@ -213,7 +213,7 @@ def test_a_grammar_that_cannot_be_compiled_is_a_400(sdk):
     for extra, code in (
         ({"guided_regex": "(?=a)b"}, "invalid_grammar"),
         ({"guided_grammar": "start: nowhere"}, "invalid_grammar"),
-        ({"guided_json": {"type": "string", "pattern": "(a)\\1"}}, "invalid_json_schema"),
+        ({"guided_json": {"type": "string", "pattern": "("}}, "invalid_json_schema"),
     ):
         with pytest.raises(openai.BadRequestError) as refusal:
             sdk.chat.completions.create(**asked(stream=True), extra_body=extra)

@@ -14,13 +14,14 @@ CONSTRAINT = Constraint("start: x", "guided_grammar")
 class Checker:
     """Says what it is told to, and remembers what it was asked."""
 
-    def __init__(self, failure=None):
+    def __init__(self, failure=None, *, of="all"):
         self.asked = []
         self._failure = failure
+        self._of = of
 
     async def check(self, source):
         self.asked.append(source)
-        if self._failure is not None:
+        if self._failure is not None and ("all" in (self._of, source[7:10]) or self._of in source):
             raise self._failure
 
     async def close(self):
@@ -42,6 +43,16 @@ async def test_a_refusal_names_the_clients_field():
     reply = refusal.value.reply
     assert (reply.status, reply.param, reply.code) == (400, "guided_grammar", "invalid_grammar")
     assert "unknown name: x" in reply.message
+
+
+async def test_one_schema_of_several_is_named():
+    """The one that does not compile by itself."""
+    good, bad = {"type": "object"}, {"type": "object", "pattern": "*"}
+    schemas = (("tools[0].function.parameters", good), ("response_format", bad))
+    constraint = Constraint("start: all", "tools", "invalid_json_schema", schemas)
+    with pytest.raises(RequestRejected) as refusal:
+        await check_grammar(Checker(InvalidRequest("no", param="grammar"), of="*"), constraint)
+    assert refusal.value.reply.param == "response_format"
 
 
 async def test_too_many_checks_are_overload():

@@ -67,6 +67,9 @@ REFUSED = [
     ({"type": "text"}, "s.type"),
     ({"type": ["string", 1]}, "s.type"),
     ({"format": "iri"}, "s.format"),
+    ({"pattern": "^(?!a)"}, "s.pattern"),
+    ({"pattern": "a(?<=b)[(?=]"}, "s.pattern"),
+    ({"pattern": "(a)\\1"}, "s.pattern"),
     ({"type": "string", "format": "password"}, "s.format"),
     ({"properties": []}, "s.properties"),
     ({"anyOf": {}}, "s.anyOf"),
@@ -106,6 +109,7 @@ TAKEN = [
     {"type": "integer", "format": "int32"},
     {"properties": {"not": {"type": "string"}, "if": True}},
     {"required": ["a"], "minProperties": 2},
+    {"pattern": "[(?=]\\(?!?\\\\[]1-3]"},
     {"enum": [1, "a", None, {"b": [2.5]}]},
 ]
 
