@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from gateway.dispatch import Call
+from gateway.replies import reply_for
 from gateway.response_store import ResponseStore, StoreFull
 from openai_compat.errors import ErrorReply, Overloaded
 from openai_compat.responses.render import ResponseRenderer
@@ -35,8 +36,9 @@ class KeptResponse:
         self._events += len(events)
 
     async def settle(self) -> None:
-        """Keep the response as it has ended. Raises StoreFull."""
-        await self._store.put(self._now())
+        """Keep the response as it has ended, unless it was deleted meanwhile. Raises StoreFull."""
+        if await self._store.get(self.key) is not None:
+            await self._store.put(self._now())
 
     async def give_up(self, error: ErrorReply) -> None:
         """Fail a response whose events cannot all be kept: only those of the failure are."""
@@ -68,14 +70,20 @@ class KeptCall:
     def __init__(self, kept: KeptResponse) -> None:
         self._kept = kept
         self._settled = False
+        self._failure = b""
         self.job = kept.call.job
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._kept.call.frames()) as frames:
-            async for some in frames:
-                if not self._kept.renderer.status.live:
-                    await self._settle()
-                yield some
+        try:
+            async with aclosing(self._kept.call.frames()) as frames:
+                async for some in frames:
+                    if not self._kept.renderer.status.live:
+                        await self._settle()
+                    yield some
+        except Exception as error:
+            self._failure = self._kept.call.fail(reply_for(error))
+            await self._settle()
+            raise
 
     async def answer(self) -> bytes:
         body = await self._kept.call.answer()
@@ -83,7 +91,7 @@ class KeptCall:
         return body
 
     def fail(self, error: ErrorReply) -> bytes:
-        return self._kept.call.fail(error)
+        return self._failure or self._kept.call.fail(error)
 
     async def aclose(self) -> None:
         await self._kept.call.aclose()

@@ -347,6 +347,38 @@ def test_a_foreground_stream_without_its_client_is_cancelled(server, sdk):
     assert final.output[0].status == "incomplete"
 
 
+def test_a_stream_that_is_deleted_meanwhile_stays_deleted(server, sdk):
+    """Its end does not bring it back."""
+    stream = create(sdk, stream=True, max_output_tokens=300)
+    name = next(stream).response.id
+    assert sdk.responses.retrieve(name).status == "in_progress"
+    sdk.responses.delete(name)
+    assert [event.type for event in stream][-1] == "response.incomplete"
+    assert code_of(lambda: sdk.responses.retrieve(name))[0] == 404
+
+
+def test_a_stream_that_fails_is_kept_as_failed(talker, script):
+    """Before its client is told."""
+    script.says("Hello!", end="dies")
+    stream = talker.responses.create(**ask(stream=True))
+    told = []
+    with pytest.raises(openai.APIError):
+        told.extend(
+            talker.responses.retrieve(event.response.id).status
+            for event in stream
+            if event.type == "response.failed"
+        )
+    assert told == ["failed"]
+
+
+def test_unknown_fields_are_named_in_a_header(sdk):
+    """However the answer comes."""
+    for fields in ({}, {"stream": True}, {"background": True}):
+        raw = sdk.responses.with_raw_response.create(**ask(**fields, extra_body={"odd": 1}))
+        assert raw.headers["x-ignored-params"] == "odd"
+        raw.http_response.close()
+
+
 def test_the_input_is_counted(sdk):
     """As the same request would be."""
     made = create(sdk, instructions="be brief")
