@@ -22,8 +22,8 @@ from engines.grammar.bounds import MAX_SOURCE_BYTES, parser_limits, reason
 _CACHE_BYTES = 64 << 20
 _NICENESS = 10
 
-# What a compiled grammar weighs, by measure: 25 to 165 kB up to 600 characters (schemas at the upper
-# end), then 50 to 150 bytes a character, up to 60,000 of them.
+# What a compiled grammar weighs, by measure: 25 to 165 kB up to 600 characters (schemas are at the
+# upper end), then 50 to 150 bytes a character, up to 60,000 of them.
 _OWN_BYTES = 130_000
 _BYTES_PER_CHARACTER = 100
 
