@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from openai_compat.sse import json_bytes
 
-_PAD_TO = 16  # characters; obfuscated deltas are all of a multiple of it
-_PAD = b"~" * _PAD_TO
+_PAD_TO = 64  # bytes; padded deltas are all of a multiple of it
+_PADDING = b',"obfuscation":"'
+_END = b"}\n\n"
 
 
 class Events:
@@ -46,9 +47,13 @@ class Deltas:
         events = self._events
         if events.silent:
             return b""
-        shown = json_bytes(text)
-        if events.obfuscated:
-            more += b',"obfuscation":"' + _PAD[len(shown) % _PAD_TO :] + b'"'
         number = b"%d" % events.number
         events.number += 1
-        return self._head + number + self._middle + shown + more + b"}\n\n"
+        frame = self._head + number + self._middle + json_bytes(text) + more
+        return _padded(frame) if events.obfuscated else frame + _END
+
+
+def _padded(frame: bytes) -> bytes:
+    """The end of a delta whose length tells little about its text."""
+    short = -len(frame + _PADDING + b'"' + _END) % _PAD_TO
+    return frame + _PADDING + b"x" * short + b'"' + _END

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from engines.errors import EngineDied
+from gateway.kept_call import split
 from openai_compat.errors import Overloaded, RequestRejected, reply_to
 from tests.support.messages import THINKER, events_of, token_events
 from tests.support.responses import (
@@ -217,10 +218,13 @@ def test_logprobs_of_text_that_never_shows_are_still_told():
 
 
 def test_obfuscation_pads_the_deltas_only_when_asked():
-    """To a multiple of 16 characters; the text is the same."""
+    """To a multiple of 64 bytes; the text is the same."""
     asked = response(stream=True, stream_options={"include_obfuscation": True})
-    deltas = [e for e in events_of(streamed(asked, token_events("hello world"))) if "delta" in e]
-    assert {len(json.dumps(e["delta"]) + e["obfuscation"]) % 16 for e in deltas} == {0}
+    body = streamed(asked, token_events("hello world, né 😀"))
+    deltas = [event for event in split(body) if b".delta\n" in event]
+    assert len(deltas) > 3
+    assert {len(delta) % 64 for delta in deltas} == {0}
+    assert added_up(body)["output"][0]["content"][0]["text"] == "hello world, né 😀"
     plain = streamed(response(stream=True), token_events("hello world"))
     assert b"obfuscation" not in plain
 
