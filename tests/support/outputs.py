@@ -136,6 +136,13 @@ OUTPUTS = [
         [("now", "", "{}")],
     ),
     row(
+        "hermes",
+        '<tool_call>{"arguments": {"a": 1}, "arguments": {"b": 2}, "name": "free"}</tool_call>',
+        "",
+        "",
+        [("free", "", '{"a": 1}')],
+    ),
+    row(
         "llama3_json",
         f'{{"name": "get_weather", "parameters": {_CITY}}}; {{"name": "now", "parameters": {{}}}}',
         "",

@@ -204,3 +204,42 @@ def test_listed_values_come_back_as_they_are(name):
         arguments = json.loads(run(syntax.parser(functions), [text]).calls[0][2])
         assert arguments["fixed"] == "a\nb"
         assert json.dumps(arguments["listed"]) in {json.dumps(value) for value in LISTED}
+
+
+OPTIONAL = Function(
+    "f",
+    {
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string"}, "c": {"enum": ["x"]}},
+        "required": ["b"],
+    },
+)
+WRITTEN = {
+    "hermes": '<tool_call>\n{"name": "f", "arguments": {%s}}\n</tool_call>',
+    "llama3_json": '{"name": "f", "parameters": {%s}}',
+    "pythonic": "[f(%s)]",
+    "mistral": '[TOOL_CALLS][{"name": "f", "arguments": {%s}}]',
+    "glm": "<tool_call>f\n%s</tool_call>",
+    "xml": "<tool_call>\n<function=f>\n%s</function>\n</tool_call>",
+}
+MEMBER = {
+    "pythonic": "{0}={1}",
+    "glm": "<arg_key>{0}</arg_key>\n<arg_value>{2}</arg_value>\n",
+    "xml": "<parameter={0}>\n{2}\n</parameter>\n",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_model_would_write_is_let_through(name):
+    """Optional arguments may come or not, and a call without a required one may not be."""
+    machine, values = MACHINES[PLAIN], {"a": 7, "b": "t <b", "c": "x"}
+    fragment = tool_syntaxes()[name].calls((OPTIONAL,), parallel=True, special=machine.special)
+    between = "" if name in ("glm", "xml") else ", "
+    for chosen, right in (("b", True), ("ab", True), ("bc", True), ("abc", True), ("ac", False)):
+        members = [
+            MEMBER.get(name, '"{0}": {1}').format(key, json.dumps(values[key]), values[key])
+            for key in chosen
+        ]
+        (tokens,) = machine.tokens([WRITTEN[name] % between.join(members)])
+        matcher = machine.matcher(fragment)
+        through = matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+        assert through is right, (chosen, members)

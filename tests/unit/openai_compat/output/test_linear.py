@@ -3,6 +3,20 @@
 import pytest
 
 from benchmarks.parsers import OPEN, cases, parser_of
+from openai_compat.output import (
+    calls,
+    deepseek,
+    glm,
+    harmony,
+    hermes,
+    kimi,
+    llama3_json,
+    mistral,
+    python_literal,
+    pythonic,
+    thinking,
+    xml,
+)
 from openai_compat.output.cursor import Cursor
 from openai_compat.output.json_scan import JsonScanner
 from openai_compat.output.markers import Markers
@@ -16,13 +30,22 @@ ROWS = [pytest.param(name, case, make, id=f"{name}, {case}") for name in OPEN
 def looked_at(monkeypatch):
     """Counts the characters that each primitive goes over, and those it copies."""
     count = [0]
-    find, held, scan, take = Markers.find, Markers.held, JsonScanner.scan, Cursor.take
+    init, held, scan, take = Markers.__init__, Markers.held, JsonScanner.scan, Cursor.take
 
-    def counted_find(self, text, at, within=None):
-        found = find(self, text, at, within)
-        far = len(text) if within is None else min(len(text), at + within + self._longest + 1)
-        count[0] += (found.end() if found else far) - at
-        return found
+    class Counted:
+        """A compiled pattern that tells how far it was let look."""
+
+        def __init__(self, pattern):
+            self.pattern = pattern
+
+        def search(self, text, at, end):
+            found = self.pattern.search(text, at, end)
+            count[0] += (found.end() if found else end) - at
+            return found
+
+    def counted_init(self, *texts):
+        init(self, *texts)
+        self._pattern = Counted(self._pattern)
 
     def counted_held(self, text, at):
         count[0] += min(len(text) - at, self._longest)
@@ -37,7 +60,12 @@ def looked_at(monkeypatch):
         count[0] += end - self.at + 1
         return take(self, end)
 
-    monkeypatch.setattr(Markers, "find", counted_find)
+    monkeypatch.setattr(Markers, "__init__", counted_init)
+    for module in (calls, deepseek, glm, harmony, hermes, kimi, llama3_json, mistral, pythonic,
+                   python_literal, thinking, xml):  # fmt: skip
+        for name, value in vars(module).items():
+            if isinstance(value, Markers):
+                monkeypatch.setattr(module, name, Markers(*value.texts))
     monkeypatch.setattr(Markers, "held", counted_held)
     monkeypatch.setattr(JsonScanner, "scan", counted_scan)
     monkeypatch.setattr(Cursor, "take", counted_take)
