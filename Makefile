@@ -36,6 +36,9 @@ test-fast: $(STAMP)  ## the tests that take seconds
 test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 	$(BIN)/python -m tests.support.generated 20000
 
+test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
+	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
 bench: $(STAMP)  ## print the figures of docs/performance.md
 	$(BIN)/python -m benchmarks
 
@@ -49,7 +52,7 @@ lock:  ## write requirements.lock from pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock  # which build of torch is the installing machine's choice
 
 clean:  ## remove what setup and tools made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20

@@ -8,6 +8,8 @@ from openai_compat.served import ServedModel
 
 # A slice may cut a word in two and so count a few tokens more than the whole text has there.
 _CUT_MARGIN = 64
+# langchain-openai over openai-python 3 knows an overflow by these words, no longer by the code.
+_TOO_LONG = "prompt is too long"
 
 TRUNCATION_FIELDS = frozenset({"truncate_prompt_tokens", "truncation_side"})
 
@@ -91,8 +93,8 @@ def fit(prompt: list[int], limit: TokenLimit, model: ServedModel, *, param: str)
     asked = limit.asked
     if asked is not None and asked > room:
         raise ContextLengthExceeded(
-            f"This model's context is {model.info.max_context} tokens; the prompt has"
-            f" {len(prompt)} and {limit.param} asks for {asked} more. Shorten the prompt or lower"
+            f"The {_TOO_LONG}: it has {len(prompt)} tokens and {limit.param} asks for {asked} more,"
+            f" but the context is {model.info.max_context}. Shorten the prompt or lower"
             f" {limit.param} to {room}.",
             param=limit.param,
         )
@@ -107,7 +109,7 @@ def check_length(tokens: int, model: ServedModel, param: str) -> None:
 
 def _no_room(tokens: str, model: ServedModel, param: str) -> ContextLengthExceeded:
     return ContextLengthExceeded(
-        f"This model's context is {model.info.max_context} tokens; the prompt alone has {tokens},"
-        " which leaves no room for an answer. Shorten the prompt.",
+        f"The {_TOO_LONG}: it alone has {tokens} tokens, but the context is"
+        f" {model.info.max_context}. Shorten the prompt.",
         param=param,
     )

@@ -144,6 +144,7 @@ def test_a_million_token_ids_are_refused_unread(complete, refusal):
     reply = refusal(complete, prompt=prompt)
     assert time.process_time() - start < 0.05
     assert (reply.code, reply.param) == ("context_length_exceeded", "prompt")
+    assert "prompt is too long" in reply.message  # what langchain-openai looks for
 
 
 def test_a_huge_prompt_is_refused_in_little_time(chat, refusal):
@@ -152,3 +153,4 @@ def test_a_huge_prompt_is_refused_in_little_time(chat, refusal):
     reply = refusal(chat, messages=[{"role": "user", "content": "hello wörld " * 200_000}])
     assert time.process_time() - start < 0.3
     assert (reply.code, reply.param) == ("context_length_exceeded", "messages")
+    assert "prompt is too long" in reply.message  # what langchain-openai looks for
