@@ -76,7 +76,7 @@ def test_an_encoder_without_files_takes_the_mean_and_normalises(tiny):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("normalise", [True, False], ids=["length-1", "as-is"])
-@pytest.mark.parametrize("tiny", ENCODERS[:2], **named)
+@pytest.mark.parametrize("tiny", ENCODERS, **named)
 def test_an_encoder_pools_as_its_files_say(tiny, pooling, normalise):
     """Each pooling, with and without Normalize."""
     path = encoder_dir(described(tiny, pooling, normalise=normalise))
