@@ -1,7 +1,5 @@
 """The renderer of messages: the events of the one choice to frames, or to one folded message."""
 
-from dataclasses import replace
-
 from engines.api import GenerationRequest, TokenEvent
 from openai_compat.anthropic.answer import Closing, Head, content_blocks
 from openai_compat.anthropic.blocks import BlockSequence
@@ -99,7 +97,7 @@ class MessageRenderer:
 
     def _start(self) -> bytes:
         self._started = True
-        return self._frames.begin(replace(self.usage, completion_tokens=0, reasoning_tokens=0))
+        return self._frames.begin(self.usage)
 
     def _closing(self) -> Closing:
         """Complete calls are to be run, whatever came after them; else a stop sequence is told."""

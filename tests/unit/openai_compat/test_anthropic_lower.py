@@ -122,6 +122,7 @@ def test_a_last_message_of_the_assistant_is_continued():
         ([HELLO, {"role": "assistant", "content": "It is "}], "messages[1].content"),
         ([HELLO, assistant({"type": "thinking", "thinking": "hm"})], "messages[1].content[0]"),
         ([HELLO, assistant(CALLED)], "messages[1].content[0]"),
+        ([HELLO, assistant(CALLED, text("It"))], "messages[1].content[0]"),
         ([HELLO, assistant(CALLED), user(text("so?"))], "messages[1].content[0]"),
         ([HELLO, assistant(CALLED), user(text("so?"), RESULT)], "messages[2].content[1]"),
         ([user(RESULT)], "messages[0].content[0].tool_use_id"),

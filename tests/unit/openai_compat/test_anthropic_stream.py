@@ -127,6 +127,7 @@ def test_one_call_ends_the_message_where_only_one_may_be():
     """`disable_parallel_tool_use`, and a tool that the client named."""
     for choice in (
         {"type": "auto", "disable_parallel_tool_use": True},
+        {"type": "any", "disable_parallel_tool_use": True},
         {"type": "tool", "name": "get_weather"},
     ):
         answer = folded(thinker(tool_choice=choice), token_events(f"{CALL_TEXT}\n{CALL_TEXT}"))
@@ -148,6 +149,9 @@ def test_a_call_without_arguments_has_empty_input():
     """As one has whose arguments never began."""
     text = '<tool_call>\n{"name": "get_weather"}\n</tool_call>'
     assert folded(thinker(), token_events(text))["content"][0]["input"] == {}
+    broken = text.removesuffix("}\n</tool_call>")
+    answer = folded(thinker(), token_events(broken, end="length"))
+    assert answer["content"][0]["input"] == {}
 
 
 def test_thoughts_can_be_omitted_and_are_still_signed():
@@ -193,6 +197,9 @@ def test_a_full_context_is_told_apart_from_max_tokens():
     assert job.requests[0].sampling.max_tokens == 512 - len(job.requests[0].prompt)
     answer = folded(job, token_events("hello", end="length"))
     assert answer["stop_reason"] == "model_context_window_exceeded"
+    room = job.requests[0].sampling.max_tokens
+    exact = folded(message(max_tokens=room), token_events("hello", end="length"))
+    assert exact["stop_reason"] == "max_tokens"
 
 
 def test_thinking_tokens_are_counted():
