@@ -13,6 +13,9 @@ _TOO_LONG = "prompt is too long"
 
 TRUNCATION_FIELDS = frozenset({"truncate_prompt_tokens", "truncation_side"})
 
+# Texts up to here are counted whole: a millisecond, where a slice first would add half of it.
+_ALWAYS_COUNTED = 4096  # characters
+
 
 def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -> list[int]:
     """The tokens of a prompt text that leaves room for at least one more.
@@ -22,7 +25,7 @@ def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -
     characters should be, that many are counted, and the rest is never looked at.
     """
     most = model.info.max_context + _CUT_MARGIN
-    chars = most // 4
+    chars = max(most // 4, _ALWAYS_COUNTED)
     while chars < len(text):
         counted = len(model.tokenizer.encode(text[:chars], special=special))
         if counted > most:
