@@ -12,6 +12,7 @@ from engines.api import TokenEvent, TokenLogprobs
 from engines.text.detokenizer import Detokenizer
 from engines.text.stop import StopMatcher
 from openai_compat.output.delta import Delta, Text
+from openai_compat.output.fold import merged
 from openai_compat.output.stage import ParseStage, Parsing
 from openai_compat.showing import AS_USUAL, Showing
 
@@ -64,7 +65,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         "" if parsed else "".join([piece.text for piece in pieces]),
         [entry for piece in pieces for entry in piece.entries],
         pieces[-1].finish if pieces else None,
-        [delta for piece in pieces for delta in piece.parts] if parsed else None,
+        merged([delta for piece in pieces for delta in piece.parts]) if parsed else None,
         [token for piece in pieces for token in piece.tokens],
         pieces[0].prompt if pieces else None,
     )

@@ -1,7 +1,8 @@
 """The deltas of a whole answer, added up."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from openai_compat.output.delta import (
     CallArguments,
@@ -11,6 +12,8 @@ from openai_compat.output.delta import (
     Reasoning,
     Text,
 )
+
+_MARKS = (CallBegin, CallEnd)  # what has no text
 
 
 @dataclass(slots=True)
@@ -30,6 +33,25 @@ class Answer:
     content: str = ""
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
+
+
+def merged(deltas: Iterable[Delta]) -> list[Delta]:
+    """Neighbours that are more of the same as one, so that one frame tells them."""
+    found: list[Delta] = []
+    for _, run in groupby(deltas, key=_what):
+        same = list(run)
+        first = same[0]
+        if len(same) > 1 and isinstance(first, Text | Reasoning | CallArguments):
+            # Of one kind, so each has a text.
+            text = "".join([delta.text for delta in same if not isinstance(delta, _MARKS)])
+            found.append(replace(first, text=text))
+        else:
+            found += same
+    return found
+
+
+def _what(delta: Delta) -> tuple[type[Delta], int]:
+    return type(delta), -1 if isinstance(delta, Text | Reasoning) else delta.index
 
 
 def fold(deltas: Iterable[Delta]) -> Answer:
