@@ -259,3 +259,38 @@ def test_a_lane_is_taken_over_clean():
     sampler.start(LaneStart(0, 0, make(temperature=0.0), PROMPT))
     second = sampler.finish(sampler.sample(row, np.array([0])))
     assert (first[0], second.tokens[0], second.logprobs) == (7, LOGITS.argmax(), {})
+
+
+ALLOWED = frozenset({0, 3, 10, 11, 31, 32, VOCAB - 1})
+
+
+@pytest.mark.parametrize("sampling", SHAPES, ids=str)
+def test_masked_rows_draw_from_the_rest_as_if_it_were_all(sampling):
+    """Beside rows without a mask, and with every parameter: the distribution over what is left."""
+    left = LOGITS.copy()
+    left[[token not in ALLOWED for token in range(VOCAB)]] = -np.inf
+    expected = reference(left, make(**sampling))
+    seeds = [make(seed, **sampling, allowed=ALLOWED) for seed in range(1500)]
+    drawn, _ = draw(LOGITS, [*seeds, make(1, **sampling)])
+    counts = np.bincount(drawn[:-1], minlength=VOCAB)
+    assert set(np.flatnonzero(counts).tolist()) <= set(np.flatnonzero(expected > 1e-12).tolist())
+    often = expected * len(seeds) >= 5
+    observed = np.append(counts[often], counts[~often].sum())
+    wanted = np.append(expected[often], expected[~often].sum()) * len(seeds)
+    if len(observed[wanted > 0]) > 1:
+        assert chisquare(observed[wanted > 0], wanted[wanted > 0]).pvalue > 1e-4
+    alone, _ = draw(LOGITS, [make(1, **sampling)])
+    assert drawn[-1] == alone[0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_banned_tokens_are_drawn_only_where_a_mask_leaves_nothing_else(temperature):
+    """A ban is finite, a mask is not: there is always a token to draw, never one that is masked."""
+    both = {"temperature": temperature, "min_tokens": 9, "stop_tokens": frozenset({10, 11})}
+    (free,), _ = draw(LOGITS, [make(3, **both, bad_words=((12,),), allowed=frozenset({7, 10, 12}))])
+    assert free == 7
+    drawn, _ = draw(
+        LOGITS,
+        [make(s, **both, bad_words=((12,),), allowed=frozenset({10, 12})) for s in range(50)],
+    )
+    assert set(drawn.tolist()) <= {10, 12}
