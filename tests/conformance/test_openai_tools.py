@@ -253,3 +253,33 @@ def test_a_text_completion_has_a_form_too(sdk):
     assert answer.choices[0].finish_reason == "stop"
     assert len(answer.choices[0].text) == 3
     assert answer.choices[0].text.isdecimal()
+
+
+def test_a_stop_string_still_cuts(sdk):
+    """Who asks for a form and a stop string gets both."""
+    answer = sdk.chat.completions.create(
+        **asked(stop=" two"), extra_body={"guided_choice": ["one two three"]}
+    )
+    assert answer.choices[0].message.content == "one"
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_choices_of_one_call_have_their_own_grammar(sdk):
+    """Each is valid by itself."""
+    answer = sdk.chat.completions.create(**asked(n=3), extra_body={"guided_regex": "[0-9]{6}"})
+    texts = [choice.message.content for choice in answer.choices]
+    assert all(len(text) == 6 and text.isdecimal() for text in texts)
+
+
+def test_the_operator_names_syntaxes_and_ends():
+    """No syntax: tools are refused with the flag; agents may want tool_calls for a named call."""
+    settings = test_settings(engine="ledger", named_call_finish="tool_calls")
+    with live(settings, opener=open_engine) as server:
+        sdk = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+        answer = sdk.chat.completions.create(**asked(tools=LOOSE, tool_choice=NAMED))
+        assert answer.choices[0].finish_reason == "tool_calls"
+    with live(test_settings(engine="ledger", tool_parser="none"), opener=open_engine) as server:
+        sdk = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="--tool-parser") as refusal:
+            sdk.chat.completions.create(**asked(tools=LOOSE))
+        assert (refusal.value.param, refusal.value.code) == ("tools", "tools_not_supported")
