@@ -52,10 +52,15 @@ class Run:
             self._notify()
 
     async def cancel(self) -> None:
-        """End one whose task never began to run."""
-        if self._kept.renderer.status.live:
-            await self._cancel()
-            await self._kept.call.aclose()
+        """End one whose task never began to run: its events begin and end here."""
+        kept = self._kept
+        if not kept.renderer.status.live:
+            return
+        await kept.append(kept.renderer.begin())
+        await self._cancel()
+        await kept.settle()
+        await kept.call.aclose()
+        self._notify()
 
     async def _generate(self) -> None:
         kept = self._kept
