@@ -17,6 +17,16 @@ TEXTS = st.text("helo wrdEND né😀\n", max_size=24)
 STOPS = st.lists(st.sampled_from(["END", "o w", "l", "\n\n", "é"]), max_size=3)
 
 
+SHOWING = st.fixed_dictionaries(
+    {},
+    optional={
+        "include_stop_str_in_output": st.booleans(),
+        "skip_special_tokens": st.booleans(),
+        "return_token_ids": st.booleans(),
+    },
+)
+
+
 @st.composite
 def answers(draw):
     """A model, and for each choice its tokens and how it ends."""
@@ -70,48 +80,50 @@ def folded(renderer, events):
 
 
 def stream_of(renderer, events):
-    """Text, reasons and logprobs per choice, and usage, read back from the frames."""
+    """Text, reasons, logprobs and ids per choice, and usage, read back from the frames."""
     frames = renderer.begin() + b"".join(renderer.feed(0, each).frames for each in events)
     lines = (frames + renderer.finish()).split(b"\n\n")
     chunks = [json.loads(line[6:]) for line in lines if line and line != b"data: [DONE]"]
     usage = chunks.pop()["usage"]
-    texts, reasons, entries = {}, {}, {}
+    texts, reasons, entries, ids = {}, {}, {}, {}
     for chunk in chunks:
         choice = chunk["choices"][0]
         index = choice["index"]
         texts[index] = texts.get(index, "") + choice["delta"].get("content", "")
         entries.setdefault(index, []).extend((choice["logprobs"] or {}).get("content", []))
+        ids.setdefault(index, []).extend(choice.get("token_ids", []))
         assert index not in reasons, "a chunk after the finish"
         if choice["finish_reason"]:
             reasons[index] = choice["finish_reason"]
-    return texts, reasons, entries, usage
+    return texts, reasons, entries, ids, usage
 
 
 @settings(max_examples=300, deadline=None)
-@given(answers(), STOPS, st.booleans(), st.data())
-def test_any_delivery_folds_to_the_same_answer(answer, stops, logprobs, data):
-    """Chunks and interleaving leave text, reasons, logprobs and usage as they are."""
+@given(answers(), STOPS, st.booleans(), SHOWING, st.data())
+def test_any_delivery_folds_to_the_same_answer(answer, stops, logprobs, showing, data):
+    """Chunks and interleaving leave text, reasons, logprobs, ids and usage as they are."""
     model, choices = answer
-    plain = folded(
-        chat(model, choices, stops, logprobs=logprobs), whole(choices, logprobs=logprobs)
-    )
+    fields = {"logprobs": logprobs, **showing}
+    plain = folded(chat(model, choices, stops, **fields), whole(choices, logprobs=logprobs))
     events = scattered(data.draw, choices, logprobs=logprobs)
-    assert folded(chat(model, choices, stops, logprobs=logprobs), events) == plain
+    assert folded(chat(model, choices, stops, **fields), events) == plain
 
 
 @settings(max_examples=300, deadline=None)
-@given(answers(), STOPS, st.booleans(), st.data())
-def test_a_stream_adds_up_to_the_folded_answer(answer, stops, logprobs, data):
+@given(answers(), STOPS, st.booleans(), SHOWING, st.data())
+def test_a_stream_adds_up_to_the_folded_answer(answer, stops, logprobs, showing, data):
     """Streaming and not streaming are one thing cut differently."""
     model, choices = answer
-    renderer = chat(model, choices, stops, logprobs=logprobs)
+    renderer = chat(model, choices, stops, logprobs=logprobs, **showing)
     body = json.loads(folded(renderer, whole(choices, logprobs=logprobs)))
-    fields = {"stream": True, "stream_options": {"include_usage": True}, "logprobs": logprobs}
+    options = {"include_usage": True, "include_obfuscation": data.draw(st.booleans())}
+    fields = {"stream": True, "stream_options": options, "logprobs": logprobs, **showing}
     events = scattered(data.draw, choices, logprobs=logprobs)
-    texts, reasons, entries, usage = stream_of(chat(model, choices, stops, **fields), events)
+    texts, reasons, entries, ids, usage = stream_of(chat(model, choices, stops, **fields), events)
     for choice in body["choices"]:
         index = choice["index"]
         assert texts[index] == choice["message"]["content"]
+        assert ids[index] == choice.get("token_ids", [])
         assert reasons[index] == choice["finish_reason"]
         assert entries[index] == ((choice["logprobs"] or {}).get("content", []))
     assert usage == body["usage"]
@@ -126,6 +138,17 @@ def test_without_stop_strings_the_text_is_the_decode_of_the_tokens(answer):
     for choice, (tokens, _) in zip(body["choices"], choices, strict=True):
         assert choice["message"]["content"] == model.tokenizer.decode(tokens)
     assert body["usage"]["completion_tokens"] == sum(len(tokens) for tokens, _ in choices)
+
+
+@settings(max_examples=200, deadline=None)
+@given(answers(), STOPS, SHOWING)
+def test_as_many_ids_are_told_as_are_charged(answer, stops, showing):
+    """Whatever ended an answer, and whether that is shown."""
+    model, choices = answer
+    fields = {**showing, "return_token_ids": True}
+    body = json.loads(folded(chat(model, choices, stops, **fields), whole(choices, logprobs=False)))
+    told = [token for choice in body["choices"] for token in choice["token_ids"]]
+    assert len(told) == body["usage"]["completion_tokens"]
 
 
 @settings(max_examples=100, deadline=None)

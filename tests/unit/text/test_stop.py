@@ -33,3 +33,10 @@ def test_nothing_comes_back_after_a_match():
     """Held-back text of a match is never shown, not even by flush."""
     matcher = StopMatcher(["ab"])
     assert [matcher.feed("xab"), matcher.feed("more"), matcher.flush()] == ["x", "", ""]
+
+
+def test_a_kept_stop_string_is_the_end_of_the_text():
+    """Shown once it is complete, and nothing after it."""
+    matcher = StopMatcher(["END", "D of"], keep=True)
+    assert [matcher.feed(text) for text in ("the EN", "D of it", "more")] == ["the ", "END", ""]
+    assert (matcher.matched, matcher.flush()) == ("END", "")
