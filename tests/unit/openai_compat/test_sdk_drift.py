@@ -11,6 +11,7 @@ from openai_compat.completions import schema as text_schema
 
 ROUTES = {"chat": (chat_params, chat_schema), "completions": (text_params, text_schema)}
 
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_no_field_of_the_sdk_is_unknown(route):
     """A new SDK that knows more makes this fail, and somebody decide."""
