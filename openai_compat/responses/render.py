@@ -18,7 +18,8 @@ from openai_compat.job import Rendered, Usage
 from openai_compat.logprobs import ChatLogprobs
 from openai_compat.output.delta import Text
 from openai_compat.responses.frames import Events
-from openai_compat.responses.output import ItemStatus, Output
+from openai_compat.responses.open_items import ItemStatus
+from openai_compat.responses.output import Output
 from openai_compat.responses.snapshot import Snapshots, Status
 from openai_compat.sse import json_bytes
 
