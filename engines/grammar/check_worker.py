@@ -1,10 +1,11 @@
 """A process that compiles grammars for `checker.py`, and is killed when one takes too long.
 
-    python -m engines.grammar.check_worker TOKENIZER_JSON VOCAB_SIZE EOS[,EOS] MEMORY_BYTES
+    python -m engines.grammar.check_worker TOKENIZER_JSON VOCAB_SIZE EOS[,EOS] SECONDS MEMORY_BYTES
 
 Frames both ways are a length (4 bytes, big-endian) and UTF-8 text. It says "ready" once, then for
 each grammar one line: "+" or "-" and what is wrong, with "." before it when this was the last one:
-what llguidance keeps from one grammar to the next is given back by ending.
+what llguidance keeps from one grammar to the next is given back by ending. SECONDS are of this
+process's own time, so that a busy machine makes no grammar a slow one; over it, SIGPROF ends it.
 """
 
 import contextlib
@@ -44,14 +45,16 @@ def _read_frame(stream: BinaryIO) -> str | None:
     return stream.read(int.from_bytes(head, "big")).decode() if len(head) == 4 else None
 
 
-def _serve(vocabulary: LLTokenizer, source: BinaryIO, target: BinaryIO) -> None:
+def _serve(vocabulary: LLTokenizer, seconds: float, source: BinaryIO, target: BinaryIO) -> None:
     begun = _resident_bytes()
     write_frame(target, "ready")
     for count in range(1, _MOST_CHECKS + 1):
         grammar = _read_frame(source)
         if grammar is None:
             return
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         verdict = _verdict(grammar, vocabulary)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         spent = count == _MOST_CHECKS or _resident_bytes() - begun > _MOST_GROWTH_BYTES
         write_frame(target, (LAST if spent else "") + verdict)
         if spent:
@@ -86,11 +89,12 @@ def _keep_to_itself(memory_bytes: int) -> None:
 
 def main() -> None:
     """Read the vocabulary, then answer until there is nothing more to read."""
-    tokenizer, vocab_size, eos, memory_bytes = sys.argv[1:]
+    tokenizer, vocab_size, eos, seconds, memory_bytes = sys.argv[1:]
     _keep_to_itself(int(memory_bytes))
     ends = [int(token) for token in eos.split(",")]
     source = Path(tokenizer).read_text(encoding="utf-8")
-    _serve(read_vocabulary(source, int(vocab_size), ends), sys.stdin.buffer, sys.stdout.buffer)
+    vocabulary = read_vocabulary(source, int(vocab_size), ends)
+    _serve(vocabulary, float(seconds), sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

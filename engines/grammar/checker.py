@@ -6,6 +6,7 @@ priority; verdicts are remembered.
 """
 
 import asyncio
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from engines.grammar.check_worker import FINE, LAST
 
 _ROOT = Path(__file__).parents[2]  # where `python -m engines...` finds this package
 _START_S = 60.0  # a vocabulary of 200,000 tokens is read in about 2 s
+_PATIENCE = 5  # how much longer a check may take on a busy machine than in its own time
 _ENTRY_BYTES = 200  # of a verdict, beside its text
 
 
@@ -27,7 +29,7 @@ _ENTRY_BYTES = 200  # of a verdict, beside its text
 class CheckLimits:
     """What a check may take. The defaults are far beyond any grammar that is meant well."""
 
-    timeout_s: float = 2.0
+    timeout_s: float = 2.0  # of the child's own time, whatever else the machine does
     memory_bytes: int = 2 << 30  # of address space: several times what is in use
     waiting: int = 64  # checks in line; more are refused
     cache_bytes: int = 1 << 20
@@ -49,7 +51,8 @@ class GrammarChecker:
         self._limits = limits or CheckLimits()
         self._command = (
             sys.executable, "-m", "engines.grammar.check_worker", str(tokenizer.resolve()),
-            str(vocab_size), ",".join(map(str, sorted(eos))), str(self._limits.memory_bytes),
+            str(vocab_size), ",".join(map(str, sorted(eos))),
+            str(self._limits.timeout_s), str(self._limits.memory_bytes),
         )  # fmt: skip
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -100,14 +103,17 @@ class GrammarChecker:
         """The child's verdict; whatever goes wrong on the way, the child is not used again."""
         fresh = self._child is None
         child = await self._started()
+        slow = f"the grammar takes longer than {self._limits.timeout_s:g} s to compile"
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
+            async with asyncio.timeout(self._limits.timeout_s * _PATIENCE):
                 answer = await _exchange(child, raw)
         except TimeoutError:
             await self.close()
-            return f"the grammar takes longer than {self._limits.timeout_s:g} s to compile"
+            return slow
         except (OSError, asyncio.IncompleteReadError):
-            await self.close()
+            self._child = None
+            if await child.wait() == -signal.SIGPROF:
+                return slow
             if not fresh:  # it may have died before, of something else
                 return await self._ask(raw)
             return "the grammar takes more memory to compile than is given to one"
