@@ -63,6 +63,7 @@ _DEEPER = frozenset(
 _EXACT = 2**53  # the largest number up to which doubles hold every integer
 _AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 _REFERENCES = tuple("123456789")
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f]")  # those that JSON has no letter for
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]{1,64}")
 _MAX_PATH_CHARS = 300
 
@@ -144,9 +145,12 @@ class _Walk:
         pattern = value.get("pattern")
         if isinstance(pattern, str) and (found := _beyond_linear(pattern)):
             _refuse(f"{path}.pattern", f"{found} cannot be enforced")
-        for keyword in (*_NUMBERS, "const", "enum"):
-            if keyword in value and _inexact(value[keyword]):
-                _refuse(f"{path}.{keyword}", f"numbers beyond {_EXACT} cannot be held to exactly")
+        for keyword in (*_NUMBERS, "const", "enum", "required"):
+            if keyword in value and (found := _inexact(value[keyword])):
+                _refuse(f"{path}.{keyword}", f"{found} cannot be held to exactly")
+        properties = value.get("properties")
+        if isinstance(properties, Mapping) and _inexact([*properties]):
+            _refuse(f"{path}.properties", "control characters in a name cannot be held to")
         self._check_least(value, path)
 
     def _check_least(self, value: Schema, path: str) -> None:
@@ -287,18 +291,20 @@ def _beyond_linear(pattern: str) -> str:
     return ""
 
 
-def _inexact(value: object) -> bool:
-    """Whether any number in it lies where doubles leave out integers."""
+def _inexact(value: object) -> str:
+    """What in a value an answer could not repeat exactly; empty if nothing is."""
     pending = [value]
     while pending:
         each = pending.pop()
         if isinstance(each, (int, float)) and abs(each) > _EXACT:
-            return True
+            return f"a number beyond {_EXACT}"
+        if isinstance(each, str) and _CONTROL.search(each):
+            return "a control character"
         if isinstance(each, Mapping):
-            pending += each.values()
+            pending += [*each, *each.values()]
         elif isinstance(each, list):
             pending += each
-    return False
+    return ""
 
 
 def _shown(name: str) -> str:

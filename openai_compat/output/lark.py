@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from openai_compat.output.syntax import Function, LarkFragment
 
 # Write JSON as the models' templates do, and leave no room for endless blanks.
-_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_STYLE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    # Without \u: further keys are told from named ones by their spelling, which it would change.
+    "json_allowed_escapes": 'nrbtf\\"',
+}
 
 # llguidance reads neither control characters nor JSON's way to escape them.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {

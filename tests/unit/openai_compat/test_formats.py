@@ -153,6 +153,28 @@ def test_fields_that_leave_a_grammar_no_way_are_refused(chat, refusal, fields, p
     assert refusal(chat, response_format={"type": "json_object"}, **fields).param == param
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"\u0061": "x"}',
+        r'{"a": 1, "\u0061": "x"}',
+        r'{"\u0061\u0062": "x"}',
+        r'{"b\u0061": "x"}',
+        r'{"\u0062": "x"}',
+    ],
+)
+def test_no_other_spelling_of_a_key_gets_around_its_schema(chat, text):
+    """A client reads the escaped key as the named one, or as one that a pattern is for."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "ab": {"type": "integer"}},
+        "patternProperties": {"^b": {"type": "integer"}},
+    }
+    source = chat(response_format=named(schema)).constraint.source
+    assert not takes(source, text)
+    assert takes(source, '{"a": 1, "z\\n": "x", "b1": 2}')
+
+
 OPEN_THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"
 
 

@@ -78,6 +78,10 @@ REFUSED = [
     ({"const": 2**53 + 1}, "s.const"),
     ({"enum": [1, {"a": [-(2**60)]}]}, "s.enum"),
     ({"maximum": 1e300}, "s.maximum"),
+    ({"const": "a\x01"}, "s.const"),
+    ({"enum": ["b", {"\x02": 1}]}, "s.enum"),
+    ({"properties": {"\x1f": {}}}, "s.properties"),
+    ({"required": ["\x00"]}, "s.required"),
     ({"minProperties": 2}, "s.minProperties"),
     ({"required": ["a"], "minProperties": 3}, "s.minProperties"),
     ([], "s"),
@@ -110,7 +114,7 @@ TAKEN = [
     {"properties": {"not": {"type": "string"}, "if": True}},
     {"required": ["a"], "minProperties": 2},
     {"pattern": "[(?=]\\(?!?\\\\[]1-3]"},
-    {"enum": [1, "a", None, {"b": [2.5]}]},
+    {"enum": [1, "a\n\t", None, {"b": [2.5]}]},
 ]
 
 
