@@ -33,7 +33,8 @@ class Call:
             async for frames in rendered:
                 if frames:
                     yield frames
-        yield self.job.renderer.finish()
+        finish = self.job.renderer.finish
+        yield await asyncio.to_thread(finish) if _is_long(self.job) else finish()
 
     async def answer(self) -> bytes:
         """The whole answer of a call that does not stream: a fold of the same events."""
@@ -70,7 +71,7 @@ class Call:
 
 
 def _is_long(job: Job) -> bool:
-    """Whether folding would hold up every other stream: about 0.4 us for each logprob told."""
+    """Whether the end would hold up every other stream: about 0.4 us for each logprob told."""
     first, usage = job.requests[0], job.renderer.usage  # what is asked is the same for all
     said = _entries(first.sampling.logprobs) * usage.completion_tokens
     prompts = _entries(first.sampling.prompt_logprobs) * usage.prompt_tokens * first.n

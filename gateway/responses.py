@@ -30,6 +30,7 @@ from openai_compat.unsupported import unsupported
 Start = Callable[[Job, Exchange], Awaitable[Call]]
 
 _MAX_CHAIN = MAX_ITEMS // 2  # a response has an item of its own input and one of its output
+_MAX_PAST_BYTES = 16 << 20  # more than any context holds; a tenth of a second to read
 
 
 def stored_responses(
@@ -59,7 +60,10 @@ class Responses:
             check_continued(chain[-1])
         keys = [Key(tenant, response) for response in sorted(referred_ids(body))]
         referred = [await self._store.get(key) for key in keys]
-        return Past(chain, tuple(found for found in referred if found is not None))
+        past = Past(chain, tuple(found for found in referred if found is not None))
+        if past.size > _MAX_PAST_BYTES:
+            raise _too_much("previous_response_id" if chain else "input")
+        return past
 
     async def foreground(
         self, asked: ResponseJob, exchange: Exchange, start: Start
@@ -168,9 +172,14 @@ class Responses:
             chain.append(found)
             name = found.previous
             if len(chain) > _MAX_CHAIN:
-                raise RequestRejected(
-                    f"The conversation has more than {_MAX_CHAIN} responses; send it as input"
-                    " items instead.",
-                    param="previous_response_id",
-                )
+                raise _too_much("previous_response_id")
         return tuple(reversed(chain))
+
+
+def _too_much(param: str) -> RequestRejected:
+    return RequestRejected(
+        f"'{param}' goes back to more than {_MAX_CHAIN} responses or {_MAX_PAST_BYTES} bytes; send"
+        " what matters of it as input items.",
+        param=param,
+        code="context_length_exceeded",
+    )

@@ -18,7 +18,7 @@ from openai_compat.responses.query import Retrieval
 from openai_compat.responses.stored import Key
 from tests.support.fake_engine import FakeEngine
 from tests.support.messages import events_of, ids
-from tests.support.responses import response
+from tests.support.responses import kept, response
 from tests.support.tokenizers import CALL, EOS
 
 TENANT = b"tenant"
@@ -315,6 +315,35 @@ def test_a_chain_that_is_broken_is_not_guessed():
             assert caught.value.reply.code == "previous_response_not_found"
 
     run(scenario)
+
+
+def test_a_past_that_is_too_long_is_refused_unread():
+    """By its bytes, whether continued or referred to; by its count, also where it is listed."""
+
+    async def scenario(world):
+        last = None
+        for place in range(1030):
+            key = Key(TENANT, f"resp_{place}")
+            one = replace(kept(previous=last), key=key, background=False)
+            await world.store.put(one)
+            last = key.id
+        for work in (
+            world.responses.recall({"previous_response_id": last}, TENANT),
+            world.responses.input_items(Key(TENANT, last)),
+        ):
+            with pytest.raises(RequestRejected) as caught:
+                await work
+            assert caught.value.reply.param == "previous_response_id"
+        await world.store.put(replace(kept(size=17 << 20), key=Key(TENANT, "resp_a1")))
+        for body, param in (
+            ({"previous_response_id": "resp_a1"}, "previous_response_id"),
+            ({"input": [{"id": "msg_a1_0"}]}, "input"),
+        ):
+            with pytest.raises(RequestRejected) as caught:
+                await world.responses.recall(body, TENANT)
+            assert caught.value.reply.param == param
+
+    run(scenario, max_bytes=64 << 20)
 
 
 def test_events_are_followed_as_they_were_made():
