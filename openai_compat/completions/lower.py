@@ -47,7 +47,7 @@ class _Asked:
     special: bool
     truncation: Truncation | None
     logprobs: int | None  # as they are told
-    prompt_logprobs: bool
+    prompt_logprobs: int | None
     constraint: Constraint | None
 
     @property
@@ -98,18 +98,20 @@ def lower_completion(body: dict[str, object], model: ServedModel, call: CallCont
 def _read(fields: Fields, model: ServedModel, call: CallContext) -> _Asked:
     options = read_options(fields)
     refuse_streamed_prompt(fields, options)
-    best_of = _best_of(fields, options, model)
-    logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
     echo = fields.flag("echo")
+    limit = _limit(fields, echo=echo)
+    best_of = _best_of(fields, options, model)
+    if limit.asked == 0:
+        best_of = options.n  # nothing is generated to choose from
+    logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
     sampling = read_sampling(fields, model, call, logprobs=logprobs)
     sampling, constraint = _formed(sampling, fields, model)
-    prompt_logprobs = sampling.prompt_logprobs is not None
+    prompt_logprobs = sampling.prompt_logprobs
     if best_of > options.n and logprobs is None:
         sampling = replace(sampling, logprobs=0)  # what is best is found by them
     if echo and logprobs is not None:
         require(Capability.PROMPT_LOGPROBS, model, fields.param("echo"))
         sampling = replace(sampling, prompt_logprobs=max(logprobs, sampling.prompt_logprobs or 0))
-    limit = _limit(fields, echo=echo)
     return _Asked(
         options=options,
         sampling=sampling,
@@ -232,7 +234,7 @@ def _shape(
         include_usage=asked.options.include_usage,
         showing=showing,
         echoes=[prompt.echo for prompt in lowered] if asked.echo else (),
-        echo_logprobs=asked.echo_logprobs,
+        echo_logprobs=asked.logprobs if asked.echo else None,
         prompt_logprobs=asked.prompt_logprobs,
     )
     return CompletionShape(answer, model.tokenizer, prompts, telling)

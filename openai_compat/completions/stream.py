@@ -33,8 +33,8 @@ class CompletionTelling:
     include_usage: bool
     showing: Showing
     echoes: Sequence[str] = ()  # the text of each prompt, where it is to be told
-    echo_logprobs: bool = False
-    prompt_logprobs: bool = False  # in vLLM's shape
+    echo_logprobs: int | None = None  # so many likely tokens each, beside the echo
+    prompt_logprobs: int | None = None  # so many in vLLM's shape; the engine gives the larger
 
 
 class CompletionShape:
@@ -61,7 +61,8 @@ class CompletionShape:
         for index in range(count):
             head, self._tail = split_event(self._chunk(index, _TEXT), _TEXT)
             self._heads.append(head)
-        if self._telling.echo_logprobs or not (self._telling.echoes or self._tells_ids):
+        waits = self._telling.echo_logprobs is not None
+        if waits or not (self._telling.echoes or self._tells_ids):
             return b""  # an echo with log-probabilities waits for them
         return b"".join([event(self._opened(index)) for index in range(count)])
 
@@ -70,7 +71,7 @@ class CompletionShape:
 
     def piece(self, index: int, piece: Piece) -> bytes:
         frames = b""
-        if piece.prompt is not None and self._telling.echo_logprobs:
+        if piece.prompt is not None and self._telling.echo_logprobs is not None:
             frames = event(self._opened(index, self._echoed(index, piece.prompt)))
         if piece.entries or piece.tokens:
             logprobs = legacy_logprobs(piece.entries, self._name) if piece.entries else None
@@ -105,7 +106,8 @@ class CompletionShape:
 
     def _echoed(self, index: int, told: Sequence[TokenLogprobs]) -> LegacyLogprobs:
         prompt = self._prompt(index).prompt
-        return prompt_logprobs(prompt, told, self._tokenizer.detokenizer(), self._name)
+        likely = _likeliest(told, self._telling.echo_logprobs or 0)
+        return prompt_logprobs(prompt, likely, self._tokenizer.detokenizer(), self._name)
 
     def _opened(self, index: int, logprobs: LegacyLogprobs | None = None) -> dict[str, object]:
         """The first chunk of a choice: its prompt."""
@@ -115,11 +117,12 @@ class CompletionShape:
     def _folded(self, index: int, piece: Piece) -> dict[str, object]:
         logprobs = legacy_logprobs(piece.entries, self._name) if piece.entries else None
         told: dict[str, object] = {}
-        if piece.prompt is not None and self._telling.echo_logprobs:
+        if piece.prompt is not None and self._telling.echo_logprobs is not None:
             nothing = legacy_logprobs((), self._name)
             logprobs = with_prompt(self._echoed(index, piece.prompt), logprobs or nothing)
-        if piece.prompt is not None and self._telling.prompt_logprobs:
-            told = self._prompt(index).logprobs(piece.prompt)
+        if piece.prompt is not None and self._telling.prompt_logprobs is not None:
+            likely = _likeliest(piece.prompt, self._telling.prompt_logprobs)
+            told = self._prompt(index).logprobs(likely)
         text = self._echo(index) + piece.text
         choice = self._choice(index, text, piece, logprobs, piece.finish)
         return choice | self._prompt(index).ids() | told
@@ -167,3 +170,10 @@ class CompletionShape:
         if self._tells_ids:
             choice["token_ids"] = piece.tokens
         return choice
+
+
+def _likeliest(told: Sequence[TokenLogprobs], count: int) -> Sequence[TokenLogprobs]:
+    """The same with at most so many likely tokens at each place."""
+    if all(len(entry.top) <= count for entry in told):
+        return told
+    return [TokenLogprobs(entry.logprob, entry.top[:count]) for entry in told]

@@ -214,6 +214,13 @@ def echoed_with_logprobs(job):
         assert found["text"][offset:].startswith(name)
 
 
+def echoed_and_scored(job):
+    """Each with as many alternatives as it asked for."""
+    found = choice(job)
+    assert [len(place) for place in found["prompt_logprobs"][1:]] == [3, 3]
+    assert [len(top) for top in found["logprobs"]["top_logprobs"][1:3]] == [2, 2]
+
+
 def echo_streamed_with_logprobs(job):
     chunks = [chunk["choices"][0] for chunk in frames(job)]
     assert chunks[0]["text"] == "hello world"
@@ -325,6 +332,13 @@ WORKS = (
     Works("n", 3, all_of(requests(n=3), lambda job: equal(len(answer(job)["choices"]), 3))),
     Works("best_of", 4, best, ONLY_TEXT, more={"n": 2}),
     Works("best_of", 4, best_with_logprobs, ONLY_TEXT, more={"n": 2, "logprobs": 0}),
+    Works(
+        "best_of",
+        4,
+        all_of(requests(n=2), lambda job: equal(len(answer(job)["choices"]), 2)),
+        ONLY_TEXT,
+        more={"n": 2, "echo": True, "max_tokens": 0},
+    ),
     Works("best_of", 1, requests(n=2), ONLY_TEXT, more={"n": 2}),
     Works("priority", -7, requests(priority=-7)),
     # What is told
@@ -349,6 +363,13 @@ WORKS = (
         echo_streamed_with_logprobs,
         ONLY_TEXT,
         more={"logprobs": 1, "prompt": "hello world", **STREAM},
+    ),
+    Works(
+        "prompt_logprobs",
+        2,
+        echoed_and_scored,
+        ONLY_TEXT,
+        more={"logprobs": 1, "echo": True, "prompt": "hello world"},
     ),
     Works("skip_special_tokens", False, says(f"hello{BOS}", of=f"hello{BOS}")),
     Works("skip_special_tokens", True, says("hello", of=f"hello{BOS}")),

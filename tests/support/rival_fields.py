@@ -1,4 +1,8 @@
-"""The request fields that vLLM 0.33 and SGLang 0.5.23 define; OpenAI's come from its SDK."""
+"""The request fields that rivals define; OpenAI's come from its SDK.
+
+Read from the sources of vLLM at 002032ee and SGLang at 004c82e0, and the names that older releases
+of vLLM had.
+"""
 
 _VLLM = """
     frequency_penalty logit_bias logprobs max_tokens model n presence_penalty response_format seed
