@@ -109,8 +109,13 @@ class Forms:
             "properties": {name: self._any(depth - 1) for name in names},
             "required": names if self._strict else rng.sample(names, rng.randint(0, len(names))),
         }
-        closed = self._strict or rng.random() < 0.8
-        return {**schema, "additionalProperties": False} if closed else schema
+        if self._strict or rng.random() < 0.7:
+            return {**schema, "additionalProperties": False}
+        if rng.random() < 0.3:
+            schema["patternProperties"] = {"^k": self._any(0)}
+        if rng.random() < 0.6:
+            schema["additionalProperties"] = self._any(0)
+        return schema
 
     def _map(self, _):
         rng, values = self._rng, self._any(0)
