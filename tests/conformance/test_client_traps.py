@@ -359,8 +359,9 @@ def test_trap_25_a_delta_is_never_null(told):
     assert all(isinstance(delta, dict) for delta in deltas(says(told, "a")))
 
 
-def test_trap_26_comments_come_between_events_and_only_into_silence():
+def test_trap_26_comments_come_between_events_and_only_into_silence(ledger):
     """Single line feeds, and a switch to leave them out."""
+    assert b": keep-alive" not in body_of(ledger, chat())
     for seconds, expected in ((0.1, True), (0, False)):
         with live(test_settings(sse_keepalive_s=seconds)) as server:
             server.runner.may_step.clear()
@@ -369,7 +370,6 @@ def test_trap_26_comments_come_between_events_and_only_into_silence():
             assert (b": keep-alive" in events) is expected
             assert all(event.startswith((b"data: ", b": ")) for event in events)
             assert not any(b"\r" in event for event in events)
-            assert b": keep-alive" not in body_of(server, chat())
 
 
 def test_trap_27_reasoning_has_the_name_clients_read_and_both_on_request(told):
