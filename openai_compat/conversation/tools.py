@@ -24,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 def read_tool_use(fields: Fields) -> ToolUse:
     """The tools and how they may be used. Raises `RequestRejected` naming the place."""
+    if all(fields.raw(name) is None for name in TOOL_FIELDS):
+        return ToolUse()
     given = fields.items("tools", MAX_TOOLS) or []
     tools = tuple(
         _read_tool(value, f"{fields.param('tools')}[{place}]") for place, value in enumerate(given)
