@@ -1,5 +1,6 @@
 """What clients talk to: the real server, one whose streams fail, and one that dies in streams."""
 
+import logging
 import socket
 import socketserver
 import sys
@@ -52,7 +53,8 @@ def _failing():
             if written == _WRITES:
                 raise EngineDied("the engine died")
 
-    settings = replace(test_settings(log_level="error"), served_model_name=(MODEL,))
+    logging.getLogger("penstock").setLevel(logging.CRITICAL)  # its faults are wanted
+    settings = replace(test_settings(), served_model_name=(MODEL,))
     with patch.object(Call, "frames", failing), live(settings, step_s=0.02) as server:
         yield server
 

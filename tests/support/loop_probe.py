@@ -1,13 +1,16 @@
-"""Measures whether a server's event loop stood still, apart from what the machine did meanwhile."""
+"""Measures whether a server's event loop stood still, less what a busy machine did to it."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
-TICK_S = 0.002
+TICK_S = 0.005
+_THREADS = Path("/proc/self/task")
 # A process that only sleeps: what delays it delays everyone, and is no fault of the server's.
 _CONTROL = f"""
 import sys, threading, time
@@ -52,19 +55,31 @@ def watched(loop):
 
 
 async def _tick(gaps, ticking):
-    last = monotonic()
+    last, waited_s = monotonic(), _waited_s()
     while True:
         await asyncio.sleep(TICK_S)
-        now = monotonic()
-        gaps.append((last, now))
-        last = now
+        now, waited_now_s = monotonic(), _waited_s()
+        gaps.append((last, now, waited_now_s - waited_s))
+        last, waited_s = now, waited_now_s
         ticking.set()
 
 
+def _waited_s():
+    """For how long the threads of this process could have run and got no core, where Linux tells.
+
+    All of them: one that waits for a core may hold the interpreter's lock.
+    """
+    waited_ns = 0
+    for thread in _THREADS.iterdir() if _THREADS.exists() else ():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
+
+
 def _longest(gaps, machine):
-    def excess(began, ended):
+    def excess(began, ended, waited_s):
         delays = [b - a for a, b in machine if a < ended and b > began]
-        return ended - began - max(delays, default=0.0)
+        return ended - began - max(waited_s, *delays, 0.0)
 
     return max((excess(*gap) for gap in gaps), default=0.0)
 
