@@ -95,6 +95,14 @@ class Metrics:
         """Export an engine's load from now on."""
         self.registry.register(_LoadCollector(load))
 
+    def watch_responses(self, count: Callable[[], int], size: Callable[[], int]) -> None:
+        """Export what is stored of responses from now on."""
+        for name, doc, value in (
+            ("penstock_stored_responses", "Responses kept, live ones included", count),
+            ("penstock_stored_response_bytes", "Room they take", size),
+        ):
+            Gauge(name, doc, registry=self.registry).set_function(value)
+
     def begin(self) -> None:
         self._in_flight.inc()
 

@@ -40,6 +40,7 @@ def stored_responses(
     store = MemoryResponseStore(
         max_bytes=settings.response_store_bytes, ttl_s=settings.response_ttl_s, clock=clock
     )
+    metrics.watch_responses(lambda: len(store), lambda: store.bytes)
     return Responses(store, Runs(store, metrics, clock), keeps=settings.response_store_bytes > 0)
 
 

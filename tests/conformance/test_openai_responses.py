@@ -512,6 +512,28 @@ def test_without_a_store_responses_are_answered_and_not_kept():
         assert code_of(lambda: create(sdk, store=True))[2] == "store"
 
 
+def test_what_is_stored_is_in_the_metrics(server, sdk):
+    """The count, and the bytes of --response-store-bytes."""
+    eventually(server.quiet)
+
+    def gauges():
+        lines = sdk.with_options(base_url=str(sdk.base_url).removesuffix("v1/")).get(
+            "/metrics", cast_to=str
+        )
+        found = dict(
+            line.split() for line in lines.splitlines() if line.startswith("penstock_stor")
+        )
+        return {name: float(value) for name, value in found.items()}
+
+    before = gauges()
+    made = create(sdk)
+    after = gauges()
+    assert after["penstock_stored_responses"] == before["penstock_stored_responses"] + 1
+    assert after["penstock_stored_response_bytes"] > before["penstock_stored_response_bytes"] + 1024
+    sdk.responses.delete(made.id)
+    assert gauges() == before
+
+
 def test_a_run_in_the_background_has_its_line_in_the_log(server, sdk, caplog):
     """With its tokens, under its own route; no text of prompt or answer is in any line."""
     with caplog.at_level(logging.INFO, "penstock.requests"):
