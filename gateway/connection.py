@@ -6,6 +6,7 @@ What this adds, each measured missing in uvicorn 0.54:
   first second and after every answer; so a half-open socket costs seconds, not for ever;
 - the same size holds for what is neither head nor body: trailers, and the lines between chunks;
 - bytes that still come for a body that was refused are counted, and end the connection;
+- a whole answer is kept only for a reader that takes of it;
 - what is not HTTP gets the nested error object, like every other refusal;
 - a client that leaves is noticed also when it has pipelined a second request, whatever its size;
 - a request that asks for another protocol (h2c, websocket) is served as it stands, body and all:
@@ -42,6 +43,7 @@ class ConnectionLimits:
 
     connections: int
     head_timeout_s: float
+    stall_s: float  # in which a reader takes something of a whole answer
     head_bytes: int = 65_536
     discarded_bytes: int = 64 << 20  # of one body that was refused
     pipelined: int = 16  # requests that wait behind the one being answered
@@ -196,7 +198,22 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.transport.is_closing() and self._unanswered() is None:
+            self._await_reader()
+
+    def _await_reader(self, before: int | None = None) -> None:
+        """Wait for the next head once the answer was taken; cut a reader that takes nothing.
+
+        `before` is what was left of the answer the last time.
+        """
+        left = self.transport.get_write_buffer_size()
+        if left == 0:
             self._await_head(self.timeout_keep_alive + self._limits.head_timeout_s)
+        elif before is not None and left >= before:
+            self.abort()
+        else:
+            self._disarm()
+            again = partial(self._await_reader, left)
+            self._deadline = self.loop.call_later(self._limits.stall_s, again)
 
     def _unanswered(self) -> RequestResponseCycle | None:
         """The request being answered, while its response is not complete."""

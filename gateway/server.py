@@ -25,7 +25,9 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: ASGIApp, settings: Settings, drain: Callable[[], Awaitable[None]]
     ) -> None:
-        limits = ConnectionLimits(settings.max_connections, settings.header_timeout_s)
+        limits = ConnectionLimits(
+            settings.max_connections, settings.header_timeout_s, settings.write_stall_s
+        )
         super().__init__(
             uvicorn.Config(
                 app,
