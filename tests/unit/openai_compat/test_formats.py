@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from llguidance import LLMatcher
 
 from engines.api import Capability
-from tests.support.answers import takes, writing
+from tests.support.answers import VOCABULARY, takes, writing
+from tests.support.grammars import TOKENIZER
 from tests.support.tokenizers import served_model
 
 SCHEMA = {
@@ -173,6 +175,24 @@ def test_no_other_spelling_of_a_key_gets_around_its_schema(chat, text):
     source = chat(response_format=named(schema)).constraint.source
     assert not takes(source, text)
     assert takes(source, '{"a": 1, "z\\n": "x", "b1": 2}')
+
+
+def test_tags_may_be_special_tokens(chat):
+    """As the model would write them; spelled letter by letter they are not let through either."""
+    number = {"type": "integer"}
+    structures = [
+        {"begin": "<tool_call>", "schema": number, "end": "</tool_call>"},
+        {"begin": "<f=a>", "schema": number, "end": "</f>"},
+        {"begin": "<f=b>", "schema": {"type": "boolean"}, "end": "</f>"},
+    ]
+    tag = {"structures": structures, "triggers": ["<tool_call>", "<f="]}
+    source = chat(structural_tag=tag).constraint.source
+    assert takes(source, "a <tool_call>12</tool_call> b <f=b>true</f><f=a>1</f>")
+    for text in ("<tool_call>x", "<f=a>true</f>", "<f=c>", "a <tool_call>"):
+        assert not takes(source, text)
+    letters = [TOKENIZER.encode(letter).ids[0] for letter in "<tool_call>"]
+    matcher = LLMatcher(VOCABULARY, source)
+    assert matcher.try_consume_tokens(letters) == len(letters) - 1
 
 
 OPEN_THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"
