@@ -58,12 +58,7 @@ class Lark:
 
     def text_without(self, name: str, excluded: Sequence[str], *, opening: str = "") -> str:
         """A rule of free text with none of these in it, which may not begin with `opening`."""
-        # One negation for all: each further one multiplies what the lexer has to build.
-        within = "|".join(escaped(text) for text in excluded)
-        outside = rf"(?s:.*)({within})(?s:.*)"
-        if opening:
-            outside = rf"{outside}|\s*[{opening}](?s:.*)"
-        self.rule(name.upper(), f"{ANY} & ~/{outside}/")
+        self.rule(name.upper(), f"{ANY}{without(excluded, opening=opening)}")
         return self.rule(name, name.upper())
 
     def text_until(self, name: str, marker: str) -> str:
@@ -120,6 +115,19 @@ class Lark:
             return text
         inner = [{"name": name, "lark_grammar": lark} for name, lark in self.subgrammars.items()]
         return json.dumps({"grammars": [{"lark_grammar": text}, *inner]}, ensure_ascii=False)
+
+
+def without(excluded: Sequence[str], *, opening: str = "") -> str:
+    """What narrows a terminal to texts with none of these in them, nor one of `opening` first.
+
+    One negation for all: each further one multiplies what the lexer has to build.
+    """
+    outside = []
+    if excluded:
+        outside.append("(?s:.*)(" + "|".join(escaped(text) for text in excluded) + ")(?s:.*)")
+    if opening:
+        outside.append(rf"\s*[{opening}](?s:.*)")
+    return f" & ~/{'|'.join(outside)}/" if outside else ""
 
 
 def is_joint(syntax: object) -> bool:

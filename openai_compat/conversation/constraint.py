@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from engines.api import Capability, Sampling
-from openai_compat.conversation.answer_grammar import ANY, Lark, escaped, is_joint, literal
+from openai_compat.conversation.answer_grammar import (
+    ANY,
+    Lark,
+    escaped,
+    is_joint,
+    literal,
+    without,
+)
 from openai_compat.conversation.ask import (
     AnswerFormat,
     Constraint,
@@ -189,6 +196,11 @@ def _tags(tags: Sequence[Tag], grammar: Lark) -> str:
     """Free text with tags in it, any number of them."""
     triggers = sorted({tag.trigger for tag in tags})
     special = {trigger: _leading_special(trigger, grammar) for trigger in triggers}
+    spelled = sorted({token for token in special.values() if token})
+    if spelled:
+        grammar.text_without("tag_text", spelled)
+    else:
+        grammar.rule("tag_text", ANY)
     found = []
     for place, trigger in enumerate(triggers):
         rest = " | ".join(
@@ -200,13 +212,9 @@ def _tags(tags: Sequence[Tag], grammar: Lark) -> str:
         if token:
             head = f"tag_text {grammar.token(token)} {_text(trigger[len(token) :])}"
         else:
-            head = grammar.rule(f"tag_{place}_head[lazy]", f"/(?s:.*){escaped(trigger)}/")
+            grammar.rule(f"TAG_{place}", f"/(?s:.*){escaped(trigger)}/{without(spelled)}")
+            head = grammar.rule(f"tag_{place}_head[lazy]", f"TAG_{place}")
         found.append(grammar.rule(f"tag_{place}", f"{head} ({rest})"))
-    spelled = [token for token in special.values() if token]
-    if spelled:
-        grammar.text_without("tag_text", sorted(set(spelled)))
-    else:
-        grammar.rule("tag_text", ANY)
     return grammar.rule("content", f"({' | '.join(found)})* tag_text")
 
 
