@@ -21,7 +21,9 @@ def fitted(items: Sequence[Item], lower: Callable[[int], T]) -> T:
         return lower(0)
     except ContextLengthExceeded as error:
         too_long = error
-    for places in (_places(items, _is_user), _places(items, _whole)):
+    whole = _whole(items)
+    spoken = [place for place in whole if items[place].get("role") == "user"]
+    for places in (spoken, whole):
         found = _first_that_fits(places, lower)
         if found is not None:
             return found[0]
@@ -41,25 +43,19 @@ def _first_that_fits(places: Sequence[int], lower: Callable[[int], T]) -> tuple[
     return best
 
 
-def _places(items: Sequence[Item], may_begin: Callable[[Sequence[Item], int], bool]) -> list[int]:
-    return [place for place in range(1, len(items)) if may_begin(items, place)]
-
-
-def _is_user(items: Sequence[Item], place: int) -> bool:
-    return items[place].get("role") == "user" and _complete(items, place)
-
-
-def _whole(items: Sequence[Item], place: int) -> bool:
-    torn = by_model(items[place]) and by_model(items[place - 1])
-    return not torn and _complete(items, place)
-
-
-def _complete(items: Sequence[Item], place: int) -> bool:
-    """Whether every output from here on has its call."""
-    called = set()
-    for item in items[place:]:
-        if item["type"] == "function_call":
-            called.add(item["call_id"])
-        elif item["type"] == "function_call_output" and item["call_id"] not in called:
-            return False
-    return True
+def _whole(items: Sequence[Item]) -> list[int]:
+    """The places where nothing is torn: every output from there on has its call, and a turn of the
+    model that begins there begins there.
+    """
+    places: list[int] = []
+    waiting: set[object] = set()  # outputs whose calls are further up
+    for place in range(len(items) - 1, 0, -1):
+        item = items[place]
+        if item["type"] == "function_call_output":
+            waiting.add(item["call_id"])
+        elif item["type"] == "function_call":
+            waiting.discard(item["call_id"])
+        torn = by_model(item) and by_model(items[place - 1])
+        if not waiting and not torn:
+            places.append(place)
+    return places[::-1]
