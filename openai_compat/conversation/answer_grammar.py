@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from openai_compat.output import lark
 from openai_compat.output.syntax import JointSyntax, LarkFragment
 from openai_compat.served import ServedModel
 
@@ -48,7 +49,7 @@ class Lark:
 
     def marker(self, text: str) -> str:
         """One marker, as token or as text."""
-        return self.token(text) if self.special(text) else literal(text)
+        return self.token(text) if self.special(text) else lark.quoted(text)
 
     def fragment(self, fragment: LarkFragment) -> str:
         """Takes over the rules of a calls section; its start."""
@@ -113,7 +114,7 @@ class Lark:
         text = "\n".join([f"start: {start}", *self.rules]) + "\n"
         if not self.subgrammars:
             return text
-        inner = [{"name": name, "lark_grammar": lark} for name, lark in self.subgrammars.items()]
+        inner = [{"name": name, "lark_grammar": own} for name, own in self.subgrammars.items()]
         return json.dumps({"grammars": [{"lark_grammar": text}, *inner]}, ensure_ascii=False)
 
 
@@ -133,11 +134,6 @@ def without(excluded: Sequence[str], *, opening: str = "") -> str:
 def is_joint(syntax: object) -> bool:
     """Whether reasoning, content and calls are messages of one kind of turn."""
     return isinstance(syntax, JointSyntax)
-
-
-def literal(text: str) -> str:
-    """A text as Lark literal."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def escaped(text: str) -> str:

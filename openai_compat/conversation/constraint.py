@@ -9,7 +9,6 @@ from openai_compat.conversation.answer_grammar import (
     Lark,
     escaped,
     is_joint,
-    literal,
     without,
 )
 from openai_compat.conversation.ask import (
@@ -123,7 +122,7 @@ def content_of(form: AnswerFormat, grammar: Lark) -> str:
         case FormatKind.REGEX:
             return grammar.rule("content", f"/{_between_slashes(str(value))}/")
         case FormatKind.CHOICE if isinstance(value, Sequence):
-            return grammar.rule("content", " | ".join(literal(str(each)) for each in value))
+            return grammar.rule("content", " | ".join(lark.quoted(str(each)) for each in value))
         case FormatKind.GRAMMAR:
             grammar.subgrammars["content"] = str(value)
             return "@content"
@@ -232,7 +231,7 @@ def _after(tag: Tag, grammar: Lark) -> str:
 
 
 def _text(text: str) -> str:
-    return literal(text) if text else ""
+    return lark.quoted(text) if text else ""
 
 
 def _between_slashes(expression: str) -> str:

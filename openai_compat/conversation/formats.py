@@ -15,7 +15,7 @@ MAX_EXPRESSION_CHARS = 16_384
 MAX_GRAMMAR_CHARS = 131_072
 MAX_CHOICES = 1000
 MAX_CHOICE_CHARS = 4096
-_GBNF = re.compile(r"^\s*root\s*::=", re.MULTILINE)
+_GBNF = re.compile(r"^[ \t]*root[ \t]*::=", re.MULTILINE)  # no blank is a line end: it is linear
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Reader = Callable[[Fields, str], AnswerFormat | None]
