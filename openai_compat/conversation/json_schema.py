@@ -63,7 +63,7 @@ _DEEPER = frozenset(
 _EXACT = 2**53  # the largest number up to which doubles hold every integer
 _AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 _REFERENCES = tuple("123456789")
-_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f]")  # those that JSON has no letter for
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # those that JSON has no letter for
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]{1,64}")
 _MAX_PATH_CHARS = 300
 
@@ -248,7 +248,7 @@ def _tags(option: object, root: Schema) -> dict[str, tuple[str, ...]]:
         return {}
     tags = {}
     for name in required if isinstance(required, list) else ():
-        inner = properties.get(name)
+        inner = properties.get(name) if isinstance(name, str) else None
         if isinstance(inner, Mapping):
             texts = inner["enum"] if isinstance(inner.get("enum"), list) else [inner.get("const")]
             if texts and all(isinstance(text, str) for text in texts):

@@ -79,6 +79,7 @@ REFUSED = [
     ({"enum": [1, {"a": [-(2**60)]}]}, "s.enum"),
     ({"maximum": 1e300}, "s.maximum"),
     ({"const": "a\x01"}, "s.const"),
+    ({"const": "\x7f"}, "s.const"),
     ({"enum": ["b", {"\x02": 1}]}, "s.enum"),
     ({"properties": {"\x1f": {}}}, "s.properties"),
     ({"required": ["\x00"]}, "s.required"),
@@ -175,6 +176,7 @@ def test_one_of_is_taken_where_a_property_tells_the_options_apart():
     assert takes(compiled(schema), '{"kind":"dog"}')
     assert "oneOf" in for_grammar({"oneOf": [CAT, CAT]})
     assert "oneOf" in for_grammar({"oneOf": [CAT, {**DOG, "required": []}]})
+    assert "oneOf" in for_grammar({"oneOf": [CAT, {**DOG, "required": [{}, ["kind"]]}]})
 
 
 def test_values_are_not_rewritten():
