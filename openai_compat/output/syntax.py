@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from openai_compat.output.delta import Delta, OutputParser, Text
 
-_UNNAMED = re.compile(r"<(\[[A-Z_]+\])>")
+# Of what looks like a token, only what is outside of strings: schemas hold what clients write.
+_UNNAMED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|<(\[[A-Z_]+\])>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class LarkFragment(NamedTuple):
         """
 
         def number(found: re.Match[str]) -> str:
-            return f"<[{token_id(found[1])}]>"
+            return f"<[{token_id(found[1])}]>" if found[1] else found[0]
 
         start, rules = (_UNNAMED.sub(number, text) for text in (self.start, self.rules))
         return LarkFragment(start, rules, self.trigger)

@@ -315,3 +315,15 @@ REFUSED_CALLS = [
 def test_malformed_messages_are_refused_by_place(ask, refusal, message, param):
     """Before the template sees them."""
     assert refusal(ask, messages=[message]).param == param
+
+
+@pytest.mark.parametrize("syntax", sorted(tool_syntaxes()))
+def test_schemas_may_spell_what_grammars_call_tokens(chat, syntax):
+    """`<[NAME]>` is a token by number only where a syntax writes it, never in a client's text."""
+    spelled = "<[A_TOKEN]>"
+    tool = function("f", a={"const": f'x"{spelled}'})
+    tool["function"]["parameters"]["description"] = f'{spelled} "\\'
+    if syntax in ("glm", "xml", "harmony"):
+        tool["function"]["parameters"]["properties"]["a"] = {"type": "array", "const": [spelled]}
+    job = chat(model=writing(tools=syntax), tools=[tool], tool_choice="required")
+    assert spelled in job.constraint.source
