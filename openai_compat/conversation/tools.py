@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from openai_compat.body import parse_body
 from openai_compat.conversation.ask import Tool, ToolMode, ToolUse
 from openai_compat.conversation.json_schema import MAX_SCHEMA_BYTES
 from openai_compat.errors import RequestRejected
@@ -109,12 +110,16 @@ def read_calls(message: Fields) -> list[dict[str, object]]:
 
 
 def arguments_object(text: str) -> object:
-    """The object that the arguments of a call spell; the text where they spell none."""
+    """The object that the arguments of a call spell; the text where they spell none.
+
+    What a body may not hold (a million arrays, numbers that take seconds to read) is none either.
+    """
+    if not text.strip():
+        return {}
     try:
-        value = msgspec.json.decode(text) if text.strip() else {}
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return parse_body(text.encode())
+    except RequestRejected:
         return text
-    return value if isinstance(value, dict) else text
 
 
 def _read_tool(value: object, param: str) -> Tool:

@@ -1,9 +1,11 @@
 """Tools of a chat request, field by field: what the model is shown, held to, and refused."""
 
 import json
+import time
 
 import pytest
 
+from openai_compat.conversation.tools import arguments_object
 from openai_compat.output.registry import tool_syntaxes
 from tests.support.answers import function, hermes, takes, writing
 
@@ -327,3 +329,13 @@ def test_schemas_may_spell_what_grammars_call_tokens(chat, syntax):
         tool["function"]["parameters"]["properties"]["a"] = {"type": "array", "const": [spelled]}
     job = chat(model=writing(tools=syntax), tools=[tool], tool_choice="required")
     assert spelled in job.constraint.source
+
+
+@pytest.mark.parametrize("item", ["[],", "1e300,", "{},"])
+def test_arguments_of_earlier_turns_are_read_within_the_bounds_of_a_body(item):
+    """JSON in JSON is no way around them: these would stop everything for seconds."""
+    text = '{"a": [' + item * 200_000 + "1]}"
+    start = time.process_time()
+    assert arguments_object(text) == text
+    assert time.process_time() - start < 0.3  # 0.01 s on a quiet machine
+    assert isinstance(arguments_object('{"a": [' + item * 100 + "1]}"), dict)
