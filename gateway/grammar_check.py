@@ -4,6 +4,7 @@ The engine would refuse it too, but a grammar that takes long to compile, or all
 in a process of its own, which ends with it.
 """
 
+import asyncio
 from typing import Protocol
 
 from engines.errors import InvalidRequest
@@ -32,7 +33,7 @@ async def check_grammar(checker: Checker | None, constraint: Constraint | None) 
     try:
         await checker.check(constraint.source)
     except InvalidRequest as error:
-        for suspect in suspects(constraint):
+        for suspect in await asyncio.to_thread(lambda: [*suspects(constraint)]):
             await check_grammar(checker, suspect)
         raise RequestRejected(
             f"'{constraint.param}' cannot be enforced: {error}.",

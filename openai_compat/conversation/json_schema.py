@@ -211,38 +211,64 @@ def for_grammar(schema: Schema) -> dict[str, object]:
     most one can hold is `anyOf`, which llguidance cannot see through references.
     """
     root = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
-    rewritten = _rewritten(root, root)
+    rewritten = _Rewriting(root).of(root)
     return rewritten if isinstance(rewritten, dict) else root
 
 
-def _rewritten(value: object, root: Schema) -> object:
-    if isinstance(value, list):
-        return [_rewritten(item, root) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    options = value.get("oneOf")
-    told_apart = isinstance(options, list) and "anyOf" not in value and _told_apart(options, root)
-    return {
-        ("anyOf" if told_apart and name == "oneOf" else name): (
-            inner if name in ("const", "enum", "default", "examples") else _rewritten(inner, root)
-        )
-        for name, inner in value.items()
-    }
+Tags = Mapping[str, Sequence[str]]  # the texts that required properties may be, by their names
 
 
-def _told_apart(options: Sequence[object], root: Schema) -> bool:
-    """Whether some required property has different texts in each of these object schemas."""
-    tags = [_tags(option, root) for option in options]
-    for name in set(tags[0]).intersection(*tags[1:]) if tags else ():
-        texts = [text for tag in tags for text in tag[name]]
-        if len(texts) == len(set(texts)):
-            return True
-    return False
+class _Rewriting:
+    """One schema on its way to a grammar. What a reference leads to is read once."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._referred: dict[str, Tags] = {}
+
+    def of(self, value: object) -> object:
+        """A part of the schema, rewritten."""
+        if isinstance(value, list):
+            return [self.of(item) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        options = value.get("oneOf")
+        told_apart = isinstance(options, list) and "anyOf" not in value and self._apart(options)
+        return {
+            ("anyOf" if told_apart and name == "oneOf" else name): self._inner(name, inner)
+            for name, inner in value.items()
+        }
+
+    def _inner(self, keyword: str, inner: object) -> object:
+        if keyword in _MAPS and isinstance(inner, Mapping):  # its names are no keywords
+            return {name: self.of(schema) for name, schema in inner.items()}
+        return inner if keyword in ("const", "enum", "default", "examples") else self.of(inner)
+
+    def _apart(self, options: Sequence[object]) -> bool:
+        """Whether some required property has different texts in each of these object schemas."""
+        tags = [self._tags(option) for option in options]
+        if len(set(map(id, tags))) < len(tags):
+            return False  # one definition twice
+        for name in set(tags[0]).intersection(*tags[1:]) if tags else ():
+            texts = [text for tag in tags for text in tag[name]]
+            if len(texts) == len(set(texts)):
+                return True
+        return False
+
+    def _tags(self, option: object) -> Tags:
+        """Those of an object schema, or of the one it refers to with nothing beside."""
+        if not isinstance(option, Mapping):
+            return {}
+        reference = option.get("$ref")
+        if not isinstance(reference, str):
+            return _own_tags(option)
+        if reference not in self._referred:
+            found = _followed(reference, self._root)
+            self._referred[reference] = {} if "$ref" in found else _own_tags(found)
+        return self._referred[reference]
 
 
-def _tags(option: object, root: Schema) -> dict[str, tuple[str, ...]]:
-    """The required properties of an object schema that may only be certain texts."""
-    schema = _followed(option, root)
+def _own_tags(schema: Schema) -> Tags:
+    """The required properties that may only be certain texts."""
     properties, required = schema.get("properties"), schema.get("required")
     if schema.get("type") != "object" or not isinstance(properties, Mapping):
         return {}
@@ -256,15 +282,13 @@ def _tags(option: object, root: Schema) -> dict[str, tuple[str, ...]]:
     return tags
 
 
-def _followed(option: object, root: Schema) -> Schema:
-    """The schema, or the one it refers to with nothing beside."""
-    if isinstance(option, Mapping) and isinstance(option.get("$ref"), str):
-        found: object = root
-        for segment in unquote(option["$ref"]).split("/")[1:]:
-            name = segment.replace("~1", "/").replace("~0", "~")
-            found = found.get(name) if isinstance(found, Mapping) else None
-        option = found
-    return option if isinstance(option, Mapping) and "$ref" not in option else {}
+def _followed(reference: str, root: Schema) -> Schema:
+    """The schema that a reference points to; an empty one where there is none."""
+    found: object = root
+    for segment in unquote(reference).split("/")[1:]:
+        name = segment.replace("~1", "/").replace("~0", "~")
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _segment(name: str) -> str:
