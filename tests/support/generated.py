@@ -90,7 +90,8 @@ def _operations(mode):
     described = copy.deepcopy(document("0"))
     for schema in described["components"]["schemas"].values():
         if "model" in schema.get("required", ()) and "additionalProperties" not in schema:
-            fields = schema["properties"]
+            # Apart from the answers, which may share a part with it and are not bounded.
+            fields = schema["properties"] = copy.deepcopy(schema["properties"])
             fields["model"] = {"const": MODEL}
             if mode is GenerationMode.POSITIVE:
                 _bound(fields)
