@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import StepPlan, StepResult
-from engines.torch.attention import Paged
-from engines.torch.batch import Packer
-from engines.torch.kv import KvBlocks
 from engines.torch.loading import LoadedModel
+from engines.torch.paged import PagedDecoder
 from engines.torch.prompt_scores import PromptScorer, PromptScores
 from engines.torch.sampler import Draw, Sampler
 
@@ -25,9 +22,9 @@ class _Ticket:
 class TorchRunner:
     """A StepRunner over one loaded model, on the model's device.
 
-    Holds `num_blocks` KV blocks (and one scratch block for padding) and the sampling state of
-    `max_lanes` lanes. On the CPU a step is computed in `launch`; on CUDA the forward pass is
-    enqueued there, and the sampler's uploads wait for it.
+    Holds `num_blocks` KV blocks and the sampling state of `max_lanes` lanes. On the CPU a step is
+    computed in `launch`; on CUDA the forward pass is enqueued there, and the sampler's uploads wait
+    for it.
     """
 
     def __init__(
@@ -39,25 +36,10 @@ class TorchRunner:
         max_lanes: int,
         grammars: Grammars | None = None,
     ) -> None:
-        facts = loaded.facts
-        self._module: nn.Module | None = loaded.module
-        self._kv: KvBlocks | None = KvBlocks(
-            layers=facts.layers,
-            num_blocks=num_blocks,
-            kv_heads=facts.kv_heads,
-            block_size=block_size,
-            head_dim=facts.head_dim,
-            dtype=loaded.dtype,
-            device=loaded.device,
-        )
-        self._packer = Packer(
-            block_size=block_size,
-            kv_heads=facts.kv_heads,
-            scratch=self._kv.scratch,
-            device=loaded.device,
-        )
-        guides = LaneGuides(facts.vocab_size, grammars)
-        self._sampler = Sampler(max_lanes=max_lanes, vocab=facts.vocab_size, guides=guides)
+        self._decoder = PagedDecoder(loaded, num_blocks=num_blocks, block_size=block_size)
+        vocab = loaded.facts.vocab_size
+        guides = LaneGuides(vocab, grammars)
+        self._sampler = Sampler(max_lanes=max_lanes, vocab=vocab, guides=guides)
         self._prompts = PromptScorer(loaded.module)
 
     def launch(self, plan: StepPlan) -> _Ticket:
@@ -71,18 +53,8 @@ class TorchRunner:
 
     def logits(self, plan: StepPlan) -> torch.Tensor:
         """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
-        if self._kv is None or self._module is None:
-            raise RuntimeError("the runner is closed")
         with torch.inference_mode():
-            self._kv.copy_blocks(plan.copies)
-            batch = self._packer.pack(plan)
-            out = self._module(
-                input_ids=batch.tokens,
-                position_ids=batch.positions,
-                use_cache=False,
-                logits_to_keep=batch.logits_rows,
-                paged=Paged(batch, self._kv),
-            )
+            out = self._decoder.run(plan, logits=True)
             logits: torch.Tensor = out.logits[0, : len(plan.sample_rows)].float()
             return logits
 
@@ -101,5 +73,5 @@ class TorchRunner:
         )
 
     def close(self) -> None:
-        self._kv = self._module = None
+        self._decoder.close()
         self._prompts.close()
