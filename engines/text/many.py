@@ -59,9 +59,14 @@ def shortened(texts: Sequence[str], tokenizer: Tokenizer, most: int) -> list[str
     """Each text up to the end of its token number `most`."""
     encodings = tokenizer.encode_batch(texts, special=False, spelled=True)
     return [
-        text if len(encoding) <= most else text[: encoding.token_to_chars(most - 1)[1]]
+        text if len(encoding) <= most else text[: _end(encoding, most - 1)]
         for text, encoding in zip(texts, encodings, strict=True)
     ]
+
+
+def _end(encoding: Encoding, token: int) -> int:
+    # `offsets` makes a pair for each of what may be two million tokens, in 0.3 s in one piece.
+    return (encoding.token_to_chars(token) or encoding.offsets[token])[1]
 
 
 def _encoded(encoding: Encoding, cut: Cut | None, *, pair: bool) -> Encoded:
