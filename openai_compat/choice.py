@@ -184,5 +184,7 @@ class Choice:
             last = Ending.STOP if self._stage.ended else last
         if last is not None:
             called = self._stage is not None and self._stage.called
+            if self._stage is not None and self._stage.calling and self.stop_string is not None:
+                called = False  # a stop string cut the call: who got "tool_calls" would run it
             self.finish = self._calls_end if called and last is Ending.STOP else last
         return piece

@@ -18,14 +18,17 @@ class Parsing:
 
 
 class ParseStage:
-    """Feeds one parser. `ended` once nothing more is wanted, `called` once a call has begun."""
+    """Feeds one parser. `ended` once nothing more is wanted, `called` once a call has begun.
 
-    __slots__ = ("_parsing", "called", "ended", "thinking")
+    `calling` is whether the newest call is not whole yet.
+    """
+
+    __slots__ = ("_parsing", "called", "calling", "ended", "thinking")
 
     def __init__(self, parsing: Parsing) -> None:
         self._parsing = parsing
         self.thinking = parsing.thinking  # whether the newest text was reasoning
-        self.called = self.ended = False
+        self.called = self.calling = self.ended = False
 
     @property
     def token_by_token(self) -> bool:
@@ -55,8 +58,9 @@ class ParseStage:
             case Text():
                 self.thinking = False
             case CallBegin():
-                self.thinking, self.called = False, True
+                self.thinking, self.called, self.calling = False, True, True
                 return replace(delta, id=delta.id or self._parsing.call_id(delta.index))
             case CallEnd():
+                self.calling = False
                 self.ended = not self._parsing.parallel
         return delta

@@ -98,6 +98,16 @@ def test_a_cut_call_ends_with_length():
     assert subject.finish is Ending.LENGTH
 
 
+def test_a_call_that_a_stop_string_cut_ends_with_stop():
+    """Nobody should run it; a call that was whole by then is one."""
+    subject = choice(stops=("END",))
+    assert fold(run(subject, "#{1};#{2END").parts).calls[1] == Call("call-1", "f", "{2")
+    assert subject.finish is Ending.STOP
+    subject = choice(stops=("END",))
+    run(subject, "#{1};END")
+    assert subject.finish is Ending.TOOL_CALLS
+
+
 def test_what_the_parser_holds_back_comes_at_the_end():
     """Also where a stop string ended the text."""
     assert fold(run(choice(), "^a").parts).content == "rest"
