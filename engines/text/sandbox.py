@@ -37,7 +37,8 @@ _PADDING_FILTERS = ("center", "indent", "truncate", "wordwrap")
 # Widths and precisions of five digits or more, or given by an argument; in `{}` formats also a
 # field inside of a field.
 _WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*\d*(?:\d{5}|\.?\*|\.\d{5})")
-_WIDE_BRACES = re.compile(r"\{[^{}]*(?::[^{}]*\d{5}|\{)")
+_WIDE_BRACES = re.compile(r"\{[^{}:]*:[^{}]*\d{5}|\{[^{}]*\{")  # of one colon only: it is linear
+_MAX_PERCENTS = 1000  # each may look through all the text for its bracket
 
 
 class ClientFault(jinja2.TemplateError):
@@ -224,7 +225,9 @@ def _check_widths(values: object) -> None:
 
 
 def _check_percent(template: object) -> None:
-    if isinstance(template, str) and _WIDE_PERCENT.search(template):
+    if not isinstance(template, str):
+        return
+    if template.count("%(") > _MAX_PERCENTS or _WIDE_PERCENT.search(template):
         raise SecurityError(f"a format in the template may be wider than {_MAX_WIDTH}")
 
 

@@ -40,6 +40,8 @@ BOMBS = [
     "{{ 'a'.center(width=1000000000) }}{{ 'a' | center(1000000000) }}",
     "{{ 'a\nb' | indent(1000000000) }}",
     "{% for i in range(900000) %}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{% endfor %}" * 2,
+    "{{ ('{' ~ ':' * 20000).format() }}",
+    "{{ ('%(' * 60000) % {} }}",
 ]
 ESCAPES = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
