@@ -65,7 +65,8 @@ class CallRunner:
 
     async def start(self, job: Job, exchange: Exchange) -> Call:
         """Check its grammar, and enter it into the engine."""
-        await check_grammar(self._lifecycle.serving().checker, job.constraint)
+        async with self._lifecycle.arrival():  # it may take longer than a drain
+            await check_grammar(self._lifecycle.serving().checker, job.constraint)
         # All that may have waited for a thread: the engine may be draining by now.
         return await self._lifecycle.serving().dispatcher.start(job, exchange)
 

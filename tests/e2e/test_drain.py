@@ -1,8 +1,10 @@
 """Told to stop: no new calls, running ones end, what cannot end in time is cut with an error."""
 
+import asyncio
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -10,9 +12,10 @@ import openai
 import pytest
 
 from engines import stepped
+from engines.api import Capability
 from gateway import serve
 from gateway import server as gateway_server
-from tests.support.live import Raw, chat, eventually, live, test_settings
+from tests.support.live import Raw, chat, eventually, ledger_opener, live, test_settings
 
 
 @pytest.fixture
@@ -145,6 +148,37 @@ def test_a_body_that_is_still_coming_is_refused():
         assert b"retry-after: " in head
         server.thread.join(10)
         assert server.exit_code == 0
+
+
+def test_a_grammar_that_is_still_checked_is_refused():
+    """It may take longer than the drain, and its client would be cut off without a word."""
+
+    class Slow:
+        begun = False
+
+        async def check(self, _source):
+            self.begun = True
+            await asyncio.sleep(60)
+
+        async def close(self):
+            """Nothing to free."""
+
+    def opener(settings, report, on_death):
+        opened = ledger_opener([], settings, report, on_death)
+        info = replace(opened.engine.info, capabilities=frozenset(Capability))
+        return replace(opened, checker=checker, model=replace(opened.model, info=info))
+
+    checker, answers = Slow(), []
+    with live(opener=opener) as server:
+        body = {**chat(), "guided_regex": "a"}
+        url = f"{server.url}/chat/completions"
+        asking = threading.Thread(target=lambda: answers.append(httpx2.post(url, json=body)))
+        asking.start()
+        eventually(lambda: checker.begun)
+        server.begin_exit()
+        asking.join(10)
+        assert [answer.status_code for answer in answers] == [503]
+        assert answers[0].json()["error"]["code"] == "draining"
 
 
 def test_a_request_that_cannot_start_in_time_is_refused(monkeypatch, caplog):
