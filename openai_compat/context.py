@@ -29,7 +29,7 @@ def encode_prompt(text: str, model: ServedModel, *, special: bool, param: str) -
     while chars < len(text):
         counted = len(model.tokenizer.encode(text[:chars], special=special))
         if counted > most:
-            raise _no_room(f"more than {model.info.max_context}", model, param)
+            raise no_room_for(f"more than {model.info.max_context} tokens", model, param)
         chars = max(chars * 2, chars * most * 9 // (max(counted, 1) * 8))
     return model.tokenizer.encode(text, special=special)
 
@@ -107,12 +107,13 @@ def fit(prompt: list[int], limit: TokenLimit, model: ServedModel, *, param: str)
 def check_length(tokens: int, model: ServedModel, param: str) -> None:
     """Raises `ContextLengthExceeded` for a prompt that leaves no room for a single token."""
     if tokens >= model.info.max_context:
-        raise _no_room(str(tokens), model, param)
+        raise no_room_for(f"{tokens} tokens", model, param)
 
 
-def _no_room(tokens: str, model: ServedModel, param: str) -> ContextLengthExceeded:
+def no_room_for(length: str, model: ServedModel, param: str) -> ContextLengthExceeded:
+    """What is told of a prompt that is too long by itself."""
     return ContextLengthExceeded(
-        f"The {_TOO_LONG}: it alone has {tokens} tokens, but the context is"
-        f" {model.info.max_context}. Shorten the prompt.",
+        f"The {_TOO_LONG}: it alone has {length}, but the context is"
+        f" {model.info.max_context} tokens. Shorten the prompt.",
         param=param,
     )

@@ -45,6 +45,10 @@ class ClientFault(jinja2.TemplateError):
     """The template refused the conversation by `raise_exception`; the message says why."""
 
 
+class TextOverrun(SecurityError):  # noqa: N818 - what happened, as at every call site
+    """A text that the template makes of the conversation is larger than `MAX_CHARS`."""
+
+
 @dataclass(slots=True)
 class Budget:
     """Loop passes left to one rendering."""
@@ -193,10 +197,16 @@ def _charge(context: Context, iterable: object) -> object:
 
 def _capped(value: object) -> object:
     if isinstance(value, str):
-        _check_size(len(value), MAX_CHARS)
+        check_text(len(value))
     elif isinstance(value, (list, tuple)):
         _check_size(len(value), _MAX_ITEMS)
     return value
+
+
+def check_text(size: int) -> None:
+    """Raises `TextOverrun` for a value, or an output, of more characters than may be."""
+    if size > MAX_CHARS:
+        raise TextOverrun(f"a text of the template is larger than {MAX_CHARS} characters")
 
 
 def _check_repeat(left: object, right: object) -> None:

@@ -1,7 +1,8 @@
 """A model's chat template: messages to the prompt text, as transformers' apply_chat_template.
 
-Two failures leave `render`: `TemplateRefused`, when the template itself objects to the
-conversation by `raise_exception` (the client's fault, with the template's own words), and
+Three failures leave `render`: `TemplateRefused`, when the template itself objects to the
+conversation by `raise_exception` (the client's fault, with the template's own words);
+`TemplateOverrun`, when what it makes of the conversation is larger than any prompt; and
 `TemplateBroken`, for everything else (the model's fault: the client can do nothing about it).
 """
 
@@ -15,7 +16,13 @@ import jinja2.meta
 
 from engines.errors import ModelRejected
 from engines.text.model_files import read_object, read_text
-from engines.text.sandbox import MAX_CHARS, ClientFault, TemplateSandbox, with_budget
+from engines.text.sandbox import (
+    ClientFault,
+    TemplateSandbox,
+    TextOverrun,
+    check_text,
+    with_budget,
+)
 
 Message = Mapping[str, object]
 
@@ -42,6 +49,10 @@ class TemplateRefused(Exception):  # noqa: N818 - what happened, as at every cal
 
 class TemplateBroken(Exception):  # noqa: N818
     """The template failed on a conversation it should have rendered, or ran into a ceiling."""
+
+
+class TemplateOverrun(TemplateBroken):
+    """The text became larger than any prompt may be: a shorter conversation would do."""
 
 
 class ChatTemplate:
@@ -107,6 +118,8 @@ class ChatTemplate:
             return self._collect(variables)
         except ClientFault as error:
             raise TemplateRefused(str(error)) from error
+        except TextOverrun as error:
+            raise TemplateOverrun(str(error)) from error
         except Exception as error:  # a template may raise whatever Python raises
             raise TemplateBroken(f"{type(error).__name__}: {error}") from error
 
@@ -115,8 +128,7 @@ class ChatTemplate:
         for piece in self._template.generate(variables):
             pieces.append(piece)
             size += len(piece)
-            if size > MAX_CHARS:
-                raise TemplateBroken(f"the output is larger than {MAX_CHARS} characters")
+            check_text(size)
         return "".join(pieces)
 
     def _keeps(self, messages: Sequence[Message], marks: Sequence[str]) -> bool:

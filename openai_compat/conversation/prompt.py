@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from engines.text.template import ChatTemplate, TemplateRefused
+from engines.text.sandbox import MAX_CHARS
+from engines.text.template import ChatTemplate, TemplateOverrun, TemplateRefused
+from openai_compat.context import no_room_for
 from openai_compat.conversation.ask import Conversation, Message, ToolMode
 from openai_compat.conversation.thinking import thinking_variables
 from openai_compat.errors import RequestRejected
@@ -42,6 +44,10 @@ def prompt_text(conversation: Conversation, model: ServedModel, call: CallContex
             param=conversation.param,
             code="messages_refused_by_template",
         ) from refusal
+    except TemplateOverrun as overrun:
+        raise no_room_for(
+            f"more than {MAX_CHARS} characters", model, conversation.param
+        ) from overrun
     if not conversation.continue_final:
         return text
     return _cut(text, messages[-1], conversation.continue_param)

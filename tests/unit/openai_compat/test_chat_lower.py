@@ -185,6 +185,21 @@ def test_a_template_that_breaks_is_not(chat):
         chat(model=served_model(template="{{ messages[0].content.x.y }}"))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}",
+        "{% set n=namespace(t='')%}{% for m in messages*2%}{% set n.t=n.t~m.content%}{% endfor %}",
+    ],
+)
+def test_a_conversation_that_outgrows_the_template_is_too_long(chat, refusal, template):
+    """400, as for any long prompt: it was a 500 where stored turns, or tools, made much of it."""
+    messages = [{"role": "user", "content": "x" * (1 << 20)}] * 5
+    reply = refusal(chat, model=served_model(template=template), messages=messages)
+    assert (reply.status, reply.code, reply.param) == (400, "context_length_exceeded", "messages")
+    assert "8388608 characters" in reply.message
+
+
 def test_a_model_without_a_template_says_where_to_go(chat, refusal):
     """Base models serve completions."""
     reply = refusal(chat, model=served_model(template=None))
