@@ -11,8 +11,8 @@ from gateway.metrics import Metrics
 from gateway.replies import reply_for
 from gateway.response_store import ResponseStore, StoreFull
 from openai_compat.errors import ErrorReply
+from openai_compat.responses.frames import Events, error_event
 from openai_compat.responses.stored import Key, check_place, no_response
-from openai_compat.sse import error_event
 
 _AT_ONCE = 256  # events that a follower is given together
 
@@ -131,7 +131,8 @@ class Runs:
         if found is None:
             return
         run, task = found
-        task.cancel()
+        if not task.cancelling():  # else it is ending: a second time would cut short how it ends
+            task.cancel()
         await asyncio.wait({task})
         await run.cancel()
 
@@ -184,7 +185,7 @@ class Follower:
                 await changed.wait()
 
     def fail(self, error: ErrorReply) -> bytes:
-        return error_event(error)
+        return error_event(Events(first=self._place), error)
 
     async def aclose(self) -> None:
         """The response goes on without us."""

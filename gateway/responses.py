@@ -1,6 +1,7 @@
 """The life of responses: recalled conversations, the foreground, the background, the store."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.dispatch import Call
@@ -12,9 +13,9 @@ from gateway.response_store import MemoryResponseStore, ResponseStore, StoreFull
 from gateway.settings import Settings
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job
-from openai_compat.responses.items import MAX_ITEMS, Item
+from openai_compat.responses.items import MAX_ITEMS
 from openai_compat.responses.lower import ResponseJob
-from openai_compat.responses.query import Retrieval
+from openai_compat.responses.query import Page, Retrieval
 from openai_compat.responses.stored import (
     Key,
     Past,
@@ -142,12 +143,11 @@ class Responses:
         if not await self._store.delete(key):
             raise no_response()
 
-    async def input_items(self, key: Key) -> list[Item]:
-        """All that the response was given: what it continued, and its own input."""
+    async def input_items(self, key: Key, page: Page) -> bytes:
+        """A page of all that the response was given: what it continued, and its own input."""
         await self._found(key)
         chain = await self._chain(key)
-        before = Past(chain[:-1]).items()
-        return [*before, *chain[-1].input_items()]
+        return await asyncio.to_thread(_listed, chain, page)  # many megabytes, in the worst case
 
     async def close(self) -> None:
         """End what still runs."""
@@ -175,6 +175,10 @@ class Responses:
             if len(chain) > _MAX_CHAIN:
                 raise _too_much("previous_response_id")
         return tuple(reversed(chain))
+
+
+def _listed(chain: Sequence[StoredResponse], page: Page) -> bytes:
+    return page.of([*Past(tuple(chain[:-1])).items(), *chain[-1].input_items()])
 
 
 def _too_much(param: str) -> RequestRejected:

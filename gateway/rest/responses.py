@@ -56,8 +56,7 @@ def routes(calls: CallRunner, responses: Responses) -> APIRouter:
     @router.get(_PATH + "/{response_id}/input_items")
     async def list_input_items(request: Request, response_id: str) -> Response:
         page = read_page(_query(request))
-        items = await responses.input_items(_key(request, response_id))
-        return json_response(page.of(items))
+        return json_response(await responses.input_items(_key(request, response_id), page))
 
     return router
 

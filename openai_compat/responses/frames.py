@@ -6,6 +6,7 @@ once per item, so a frame costs no JSON object.
 
 from collections.abc import Mapping
 
+from openai_compat.errors import ErrorReply
 from openai_compat.sse import json_bytes
 
 _PAD_TO = 64  # bytes; padded deltas are all of a multiple of it
@@ -18,8 +19,8 @@ class Events:
 
     __slots__ = ("number", "obfuscated", "silent")
 
-    def __init__(self, *, silent: bool = False, obfuscated: bool = False) -> None:
-        self.number = 0
+    def __init__(self, *, silent: bool = False, obfuscated: bool = False, first: int = 0) -> None:
+        self.number = first
         self.silent = silent
         self.obfuscated = obfuscated
 
@@ -30,6 +31,12 @@ class Events:
         data = json_bytes({"type": kind, "sequence_number": self.number, **fields})
         self.number += 1
         return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def error_event(events: Events, error: ErrorReply) -> bytes:
+    """Flat, as documented, and nested, as it is on the wire of OpenAI and as SDKs look for."""
+    told = {"code": error.code, "message": error.message, "param": error.param}
+    return events.event("error", {**told, "error": {"type": error.type, **told}})
 
 
 class Deltas:

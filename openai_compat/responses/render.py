@@ -17,7 +17,7 @@ from openai_compat.errors import ErrorReply
 from openai_compat.job import Rendered, Usage
 from openai_compat.logprobs import ChatLogprobs
 from openai_compat.output.delta import Text
-from openai_compat.responses.frames import Events
+from openai_compat.responses.frames import Events, error_event
 from openai_compat.responses.open_items import ItemStatus
 from openai_compat.responses.output import Output
 from openai_compat.responses.snapshot import Snapshots, Status
@@ -95,11 +95,11 @@ class ResponseRenderer:
     def fail(self, error: ErrorReply) -> bytes:
         """`response.failed` for who reads the response, then `error`, which stock SDKs raise."""
         frames = self._break_off(Status.FAILED, error)
-        return frames + self._tell("response.failed") + self._error_event(error)
+        return frames + self._tell("response.failed") + error_event(self._events, error)
 
     def cancel(self) -> bytes:
         """The end of a response that somebody cancelled."""
-        return self._break_off(Status.CANCELLED, None) + self._error_event(CANCELLED)
+        return self._break_off(Status.CANCELLED, None) + error_event(self._events, CANCELLED)
 
     def body(self) -> bytes:
         """The response as it is now, as JSON."""
@@ -144,11 +144,6 @@ class ResponseRenderer:
         frames = self._output.close(ItemStatus.INCOMPLETE)
         self.status, self._error = status, error
         return frames
-
-    def _error_event(self, error: ErrorReply) -> bytes:
-        """Flat, as documented, and nested, as it is on the wire of OpenAI and as SDKs look for."""
-        told = {"code": error.code, "message": error.message, "param": error.param}
-        return self._events.event("error", {**told, "error": {"type": error.type, **told}})
 
     def _tell(self, kind: str) -> bytes:
         if self._events.silent:

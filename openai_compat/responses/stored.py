@@ -8,7 +8,7 @@ import msgspec
 
 from openai_compat.errors import NotFound, RequestRejected
 from openai_compat.responses.ids import owner
-from openai_compat.responses.items import Item
+from openai_compat.responses.items import MAX_ITEMS, Item
 from openai_compat.responses.snapshot import Status
 
 _OVERHEAD_BYTES = 1024  # of the objects around the bytes
@@ -82,10 +82,13 @@ class Past:
 
 
 def referred_ids(body: Mapping[str, object]) -> set[str]:
-    """The responses whose items the `input` of a request refers to; the body may hold anything."""
+    """The responses whose items the `input` of a request refers to; the body may hold anything.
+
+    None of an input with more items than may be, which is refused when it is read.
+    """
     given = body.get("input")
     found = set()
-    for item in given if isinstance(given, list) else []:
+    for item in given if isinstance(given, list) and len(given) <= MAX_ITEMS else []:
         if isinstance(item, dict) and item.get("type") in ("item_reference", None):
             item_id = item.get("id")
             if isinstance(item_id, str) and "role" not in item:

@@ -1,6 +1,7 @@
 """Responses over a hand-driven engine: every end is kept, told to followers, and gives all back."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,14 +15,15 @@ from gateway.response_runs import Follower, Runs
 from gateway.response_store import MemoryResponseStore
 from gateway.responses import Responses
 from openai_compat.errors import NotFound, Overloaded, RequestRejected
-from openai_compat.responses.query import Retrieval
-from openai_compat.responses.stored import Key
+from openai_compat.responses.query import Page, Retrieval
+from openai_compat.responses.stored import Key, referred_ids
 from tests.support.fake_engine import FakeEngine
 from tests.support.messages import events_of, ids
 from tests.support.responses import kept, response
 from tests.support.tokenizers import CALL, EOS
 
 TENANT = b"tenant"
+PAGE = Page(100, newest_first=False, after=None)
 HELLO = ids("hello")[0]
 
 
@@ -66,6 +68,19 @@ class World:
             0,
             [True] * len(self.engine.streams),
         )
+
+
+class SlowClose:
+    """Lets a stream take a while to be closed."""
+
+    def __init__(self, stream):
+        self.finished = False
+        self._close, stream.aclose = stream.aclose, self.aclose
+
+    async def aclose(self):
+        await asyncio.sleep(0.1)
+        self.finished = True
+        await self._close()
 
 
 def run(scenario, **world):
@@ -167,6 +182,26 @@ def test_cancel_ends_a_run_at_once():
             kinds = await read(follower)
             assert kinds[:2] == ["response.created", "response.queued"]
             assert kinds[-1] == "error"
+
+    run(scenario)
+
+
+def test_many_may_cancel_at_once():
+    """However long the engine takes to let go, it is let finish that, and followers are told."""
+
+    async def scenario(world):
+        follower, stream = await world.background()
+        slow = SlowClose(stream)
+        reading = asyncio.create_task(read(follower))
+        stream.emit(HELLO)
+        await soon(lambda: len(first_events(world)) > 4)
+        asking = []
+        for _ in range(4):
+            asking.append(asyncio.create_task(world.responses.cancel(follower.key)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*asking)
+        assert slow.finished
+        assert (await reading)[-1] == "error"
 
     run(scenario)
 
@@ -302,13 +337,14 @@ def test_a_chain_that_is_broken_is_not_guessed():
         body = {"previous_response_id": previous}
         past = await world.responses.recall(body, TENANT)
         assert [each.key.id for each in past.chain] == ["resp_call1", "resp_call2", "resp_call3"]
-        assert len(await world.responses.input_items(Key(TENANT, previous))) == 5
+        page = await world.responses.input_items(Key(TENANT, previous), PAGE)
+        assert len(json.loads(page)["data"]) == 5
         with pytest.raises(NotFound):
             await world.responses.recall(body, b"other")
         await world.responses.delete(Key(TENANT, "resp_call2"))
         for work in (
             world.responses.recall(body, TENANT),
-            world.responses.input_items(Key(TENANT, previous)),
+            world.responses.input_items(Key(TENANT, previous), PAGE),
         ):
             with pytest.raises(NotFound) as caught:
                 await work
@@ -329,7 +365,7 @@ def test_a_past_that_is_too_long_is_refused_unread():
             last = key.id
         for work in (
             world.responses.recall({"previous_response_id": last}, TENANT),
-            world.responses.input_items(Key(TENANT, last)),
+            world.responses.input_items(Key(TENANT, last), PAGE),
         ):
             with pytest.raises(RequestRejected) as caught:
                 await work
@@ -378,3 +414,27 @@ def test_a_place_that_a_live_response_never_comes_to_is_told():
             await read(far)
 
     run(scenario)
+
+
+def test_a_follower_is_told_in_the_dialect_that_the_response_is_gone():
+    """An event as every other of the stream, with the number after the last it was given."""
+
+    async def scenario(world):
+        follower, stream = await world.background()
+        end(stream)
+        kinds = await read(follower)
+        await world.responses.delete(follower.key)
+        with pytest.raises(NotFound) as caught:
+            await read(follower)
+        (told,) = events_of(follower.fail(caught.value.reply))
+        assert (told["type"], told["sequence_number"]) == ("error", len(kinds))
+        assert told["code"] == told["error"]["code"] == "response_not_found"
+
+    run(scenario)
+
+
+def test_an_input_of_too_many_items_is_not_looked_up():
+    """Fifty thousand references are one refusal, and no work before it."""
+    many = {"input": [{"id": f"msg_{place}_0"} for place in range(2049)]}
+    assert referred_ids(many) == set()
+    assert len(referred_ids({"input": many["input"][:2048]})) == 2048
