@@ -8,6 +8,7 @@ from openai_compat.errors import RequestRejected
 MAX_CONTAINERS = 50_000  # a chat of 2048 messages in parts has about 10,000
 MAX_EXPONENTS = 1000  # three times what a full logit_bias could hold
 _BRACKETS = b"[]{}"
+_QUOTE = np.uint8(ord('"'))
 _MIDDLE = np.int8(ord("\\"))  # ASCII has exactly the backslash between [ and ]
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
 _CURLY_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -79,9 +80,15 @@ def _exponents(text: bytes) -> int:
 
 
 def _outside_of_strings(raw: bytes) -> bytes:
-    # Without escaped backslashes and escaped quotes, every other part between quotes is a string.
+    """`raw` less its strings, by array operations: no Python object per string, and no lock held.
+
+    Split at its quotes instead, 2 MiB of keys held up every other thread for 60 ms.
+    """
+    # Without escaped backslashes and escaped quotes, every other quote begins a string.
     unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(unescaped.split(b'"')[::2])
+    text = np.frombuffer(unescaped, dtype=np.uint8)
+    inside = np.bitwise_xor.accumulate(text == _QUOTE)
+    return text[~inside].tobytes()
 
 
 def _deeper_than(outside: bytes, limit: int) -> bool:
