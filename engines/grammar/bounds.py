@@ -37,6 +37,8 @@ def reason(message: str) -> str:
     keyword or rule at fault.
     """
     lines = message.replace("<non-verbose/>", "").splitlines()
+    if message.startswith("NoExtensionBias"):
+        return "there is no text that it matches"
     said = " ".join(line.strip() for line in lines if line and not line[0].isspace())
     said = _QUOTED.sub(_shortened, _EXPRESSION.sub("", said)).strip() or "it cannot be compiled"
     return said if len(said) <= _LONGEST_REASON else said[: _LONGEST_REASON - 1] + "…"

@@ -128,14 +128,20 @@ def compiled(source: str, vocabulary: LLTokenizer) -> LLMatcher:
             f"the grammar has {size} bytes; at most {MAX_SOURCE_BYTES} are taken", param="grammar"
         )
     matcher = LLMatcher(vocabulary, source, log_level=0, limits=parser_limits())
-    if matcher.is_error():
-        raise InvalidRequest(
-            f"the grammar cannot be used: {reason(matcher.get_error())}", param="grammar"
-        )
+    # Some fail only at their first mask, such as a regex that no text matches.
+    begun = matcher.deep_copy()
+    begun.compute_logit_bias()
+    for one in (matcher, begun):
+        if one.is_error():
+            raise InvalidRequest(
+                f"the grammar cannot be used: {reason(one.get_error())}", param="grammar"
+            )
     return matcher
 
 
 def _yield_to_others() -> None:
     """Linux takes a priority for each thread; elsewhere a compile competes as it must."""
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

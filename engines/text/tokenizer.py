@@ -116,6 +116,14 @@ class Tokenizer:
         """The text of tokens, special ones spelled out."""
         return self._backend.decode(list(tokens), skip_special_tokens=False)
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """The vocabulary's entries for tokens that it has: not their text.
+
+        Step by step, so that other threads run meanwhile; an encoding makes all of its at once.
+        """
+        known = {token: self._backend.id_to_token(token) or "" for token in set(tokens)}
+        return [known[token] for token in tokens]
+
     def token_text(self, token: int) -> str:
         """What one token spells in the middle of a text; half a character is U+FFFD."""
         return self._describe(token)[0]

@@ -48,6 +48,7 @@ SwaggerUIBundle({
   tryItOutEnabled: true,
 });
 """
+_READ = ["GET", "HEAD"]
 _TYPES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 
 
@@ -56,20 +57,21 @@ def routes() -> APIRouter:
     router = APIRouter()
     described = msgspec.json.encode(document(__version__))
 
-    @router.get("/openapi.json")
+    @router.api_route("/openapi.json", methods=_READ)
     async def openapi() -> Response:
         return json_response(described)
 
-    @router.get("/docs", include_in_schema=False)
+    @router.api_route("/docs", methods=_READ, include_in_schema=False)
     async def page() -> Response:
         return HTMLResponse(_PAGE, headers=_HEADERS)
 
-    @router.get("/docs/start.js", include_in_schema=False)
+    @router.api_route("/docs/start.js", methods=_READ, include_in_schema=False)
     async def start() -> Response:
         return Response(_START, headers=_HEADERS, media_type="text/javascript")
 
     for name, kind in _TYPES.items():
-        router.get(f"/docs/{name}", include_in_schema=False)(_asset_route(name, kind))
+        route = router.api_route(f"/docs/{name}", methods=_READ, include_in_schema=False)
+        route(_asset_route(name, kind))
     return router
 
 

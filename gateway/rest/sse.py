@@ -98,8 +98,10 @@ class TokenStreamResponse(Response):
                     await writer.write(some)
         except Exception as error:
             exchange.outcome = Outcome.FAILED
-            log_fault(error, exchange.id)
-            await writer.write(self._source.fail(reply_for(error)))
+            reply = reply_for(error)
+            if reply.status >= 500:
+                log_fault(error, exchange.id)
+            await writer.write(self._source.fail(reply))
             if wire is None:  # no connection of ours below: a raise makes any server cut it
                 raise
             wire.hang_up()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, TypeGuard
+from urllib.parse import unquote
 
 ALL = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _MAX_NESTING = 64
@@ -56,7 +57,7 @@ class SchemaTypes:
         if not reference.startswith("#"):
             return None
         place: object = self.root
-        for step in reference[1:].split("/")[1:]:
+        for step in unquote(reference[1:]).split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
             if not isinstance(place, Mapping) or key not in place:
                 return None

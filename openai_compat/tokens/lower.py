@@ -34,12 +34,12 @@ def tokenize(body: dict[str, object], model: ServedModel, call: CallContext) -> 
     known = _TEXT_FIELDS | CONVERSATION_FIELDS if chats else _TEXT_FIELDS
     # A chat template writes its special tokens itself.
     special = fields.flag("add_special_tokens", default=not chats)
-    (encoding,) = model.tokenizer.encode_batch([text], special=special, spelled=shows)
+    (encoding,) = model.tokenizer.encode_batch([text], special=special)
     answer = {
         "count": len(encoding.ids),
         "max_model_len": model.info.max_context,
         "tokens": encoding.ids,
-        "token_strs": encoding.tokens if shows else None,
+        "token_strs": model.tokenizer.pieces(encoding.ids) if shows else None,
     }
     unknown = fields.unknown(known | _UNSUPPORTED.keys())
     return Prepared(json_bytes(answer), (*unknown, *ignored))

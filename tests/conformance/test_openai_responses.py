@@ -275,6 +275,17 @@ def test_a_replay_from_any_event_is_the_rest(server, sdk):
     )  # fmt: skip
 
 
+def test_an_event_that_never_comes_is_the_clients_error_and_no_fault(sdk, held, caplog):
+    """Told in the stream when the response ends short of it; the log of faults is for ours."""
+    made = create(sdk, background=True, max_output_tokens=5)
+    late = sdk.responses.retrieve(made.id, stream=True, starting_after=5000)
+    held.set()
+    with pytest.raises(openai.APIError, match="starting_after"):
+        list(late)
+    assert ended(sdk, made.id).status == "incomplete"
+    assert "fault" not in [record.message for record in caplog.records]
+
+
 def test_the_stream_helper_takes_a_response_up(sdk):
     """`responses.stream(response_id=..., starting_after=N)`."""
     made = create(sdk, background=True, max_output_tokens=12)

@@ -57,6 +57,16 @@ def page():
         yield client
 
 
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/v1/models", "/docs/start.js"])
+def test_what_can_be_read_can_be_asked_for_its_head(http, path):
+    """The same status and headers, and no body."""
+    told, read = http.head(path), http.get(path)
+    assert told.status_code == read.status_code == 200
+    assert told.content == b""
+    for name in ("content-type", "content-length"):
+        assert told.headers[name] == read.headers[name]
+
+
 def body_examples():
     return [*_body_examples()]
 

@@ -65,6 +65,13 @@ def test_what_cannot_be_compiled_says_so_each_time(grammars, source):
     assert grammars.sequence(source) is None
 
 
+@pytest.mark.parametrize("expression", [r"[^\s\S]", r"a[^\s\S]"])
+def test_what_no_text_matches_is_refused_before_anything_runs(grammars, expression):
+    """llguidance takes it, and fails at the first mask."""
+    with pytest.raises(InvalidRequest, match="no text that it matches"):
+        grammars.compile(f"start: /{expression}/").result()
+
+
 def test_the_cache_forgets_the_oldest_and_a_holder_keeps_its_own():
     """Bounded by bytes; what a request in flight holds stays reachable."""
     grammars = GrammarCompiler(vocabulary(VOCAB), cache_bytes=600_000)

@@ -25,6 +25,7 @@ RECURSIVE = {
         ({"anyOf": [{"type": "string"}, {"type": "array"}]}, {"string", "array"}),
         ({"allOf": [{"type": ["string", "null"]}, {"type": "string"}]}, {"string"}),
         ({"$ref": "#/$defs/N"}, {"integer"}),
+        ({"$ref": "#/$defs/a%20b"}, {"string"}),
         ({"$ref": "#/$defs/none"}, ALL),
         ({"$ref": "other.json"}, ALL),
         ({}, ALL),
@@ -33,7 +34,10 @@ RECURSIVE = {
 )
 def test_a_schema_allows_types(schema, types):
     """Types are read through unions, references and listed values; no word means all types."""
-    root = {"$defs": {"N": {"type": "integer"}}, "properties": {"a": schema}}
+    root = {
+        "$defs": {"N": {"type": "integer"}, "a b": {"type": "string"}},
+        "properties": {"a": schema},
+    }
     assert SchemaTypes(root).of_property("a") == types
 
 
