@@ -251,28 +251,37 @@ def _schemas() -> Iterator[str]:
 
 
 async def interference(seconds: float) -> dict[str, float]:
-    """Plain streams undisturbed, and beside each kind of sender: medians over rounds, in turn."""
+    """Plain streams undisturbed, and beside each kind of sender: medians over rounds, in turn.
+
+    What a hostile sender adds is told against an honest one, who takes as many lanes and turns.
+    """
     honest = itertools.repeat(source(schema(0)))
     kinds = {"alone": None, "honest": honest, "parens": _parens(),
              "repetitions": _repetitions(), "schemas": _schemas()}  # fmt: skip
     found: dict[str, list[float]] = {}
-    own = psutil.Process()
+    process = psutil.Process()
     async with engine() as served:
         checker = GrammarChecker(TOKENIZER, 2560, [0, 2])
         await watch(served, 2)
         for _ in range(ROUNDS):
             for name, sources in kinds.items():
-                before = own.memory_info().rss
+                before = process.memory_info().rss
                 gaps = await _beside(served, checker, sources, seconds / ROUNDS)
                 figures = {
                     f"inter_token_ms_p50_{name}": statistics.median(gaps) * 1e3,
                     f"inter_token_ms_p99_{name}": percentile(gaps, 0.99) * 1e3,
-                    f"rss_grown_mib_{name}": (own.memory_info().rss - before) / 2**20,
+                    f"rss_grown_mib_{name}": (process.memory_info().rss - before) / 2**20,
                 }
                 for figure, value in figures.items():
                     found.setdefault(figure, []).append(value)
         await checker.close()
-    return {figure: statistics.median(values) for figure, values in found.items()}
+    medians = {figure: statistics.median(values) for figure, values in found.items()}
+    for name in ("parens", "repetitions", "schemas"):
+        own = found[f"inter_token_ms_p99_{name}"]
+        pairs = zip(own, found["inter_token_ms_p99_honest"], strict=True)
+        medians[f"p99_{name}_over_honest"] = statistics.median(a / b for a, b in pairs)
+        medians[f"rss_grown_mib_{name}_last_round"] = found[f"rss_grown_mib_{name}"][-1]
+    return medians
 
 
 async def _beside(
