@@ -67,7 +67,7 @@ def test_what_cannot_be_compiled_says_so_each_time(grammars, source):
 
 @pytest.mark.parametrize("expression", [r"[^\s\S]", r"a[^\s\S]"])
 def test_what_no_text_matches_is_refused_before_anything_runs(grammars, expression):
-    """llguidance takes it, and fails at the first mask."""
+    """Refused by us: llguidance takes it, and fails at the first mask."""
     with pytest.raises(InvalidRequest, match="no text that it matches"):
         grammars.compile(f"start: /{expression}/").result()
 
