@@ -12,10 +12,12 @@ from typing import TypeVar
 
 from engines.api import GenerationRequest, RequestId, Sampling
 from engines.errors import EngineDied, EngineError, ModelRejected
-from gateway.bootstrap import OnDeath, Opened, Parts, Report, build, open_engine, serving
+from gateway.bootstrap import Parts, build, serving
 from gateway.console import StartScreen
 from gateway.lifecycle import Phase
 from gateway.logs import configure_logging
+from gateway.opened import OnDeath, Opened, Report
+from gateway.opening import open_engine
 from gateway.server import Server
 from gateway.settings import Settings
 
