@@ -93,6 +93,19 @@ class GenerationRequest:
     cache_salt: bytes = b""  # prefixes are shared only within one salt
     pooled: bool = False  # wants the prompt's pooled hidden state; its one token means nothing
     second: int = 0  # where the second text of a pair begins, for encoders; 0: there is one text
+    # Tokens of each choice that another engine has emitted: it goes on behind them, and events
+    # tell only what is new. None: the choice has ended. Empty: a fresh request.
+    emitted: tuple[tuple[int, ...] | None, ...] = ()
+
+    @property
+    def choices(self) -> list[int]:
+        """The choices that get events."""
+        return [choice for choice, log in enumerate(self.logs) if log is not None]
+
+    @property
+    def logs(self) -> tuple[tuple[int, ...] | None, ...]:
+        """What each choice has said before, as in `emitted`."""
+        return self.emitted or ((),) * self.n
 
     @property
     def needs_every_row(self) -> bool:
@@ -124,7 +137,7 @@ class Finish:
     """The end of one choice. A stop token, when there is one, is the last token of the log."""
 
     reason: FinishReason
-    generated: int  # tokens of this choice in all, the stop token included
+    generated: int  # tokens of this choice in all, the emitted ones and the stop token included
     stop_token: int | None = None
 
 

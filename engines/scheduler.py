@@ -104,10 +104,11 @@ class Scheduler:
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
         namespace = self._namespace + request.cache_salt
-        leader = open_choices(request, namespace, self._arrivals, self.counters.steps)
+        heads = open_choices(request, namespace, self._arrivals, self.counters.steps)
         self._arrivals += 1
-        self._open[request.id] = leader.group
-        self.waiting.push(leader)
+        self._open[request.id] = [member for head in heads for member in head.group]
+        for head in heads:
+            self.waiting.push(head)
 
     def abort(self, request_id: RequestId, choice: int | None = None) -> None:
         """End a request, or one choice of it: its blocks are free when this returns.
@@ -304,8 +305,8 @@ class Scheduler:
     def _count_hit(self, sequence: Sequence, tokens: int) -> None:
         if not sequence.admitted:
             sequence.admitted = True
-            sequence.cached = tokens
-            self.counters.prefix_hit_tokens += tokens
+            sequence.cached = min(tokens, sequence.prompt_len)  # not what it goes on behind
+            self.counters.prefix_hit_tokens += sequence.cached
             self.counters.prefix_query_tokens += sequence.prompt_len
 
     # -- after a step

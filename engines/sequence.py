@@ -40,11 +40,24 @@ class Sequence:
         return len(self.request.prompt)
 
 
-def open_choices(request: GenerationRequest, namespace: bytes, arrival: int, step: int) -> Sequence:
-    """The leader of a new request, with its followers attached."""
-    prompt = np.asarray(request.prompt, dtype=np.int32)
+def open_choices(
+    request: GenerationRequest, namespace: bytes, arrival: int, step: int
+) -> list[Sequence]:
+    """The sequences of a new request, each with those that follow it.
+
+    A fresh request has one, the leader. One that goes on has one for each choice that does: it
+    looks like a preempted sequence that comes back, and shares its prompt by the prefix cache.
+    """
     choices = [
-        Sequence(request, choice, arrival, step, prompt, namespace) for choice in range(request.n)
+        Sequence(request, choice, arrival, step, _known(request, log), namespace)
+        for choice, log in enumerate(request.logs)
+        if log is not None
     ]
+    if request.emitted:
+        return choices
     choices[0].followers = choices[1:]
-    return choices[0]
+    return choices[:1]
+
+
+def _known(request: GenerationRequest, log: tuple[int, ...]) -> Int32Array:
+    return np.asarray(request.prompt + log, dtype=np.int32)

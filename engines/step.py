@@ -38,8 +38,9 @@ Int32Array = npt.NDArray[np.int32]
 class LaneStart:
     """A sequence takes a lane: everything a sampler must know to sample, or to go on sampling.
 
-    `generated` holds the tokens emitted so far when a preempted sequence comes back, so penalties,
-    bans and noise positions are rebuilt by replaying the log.
+    `generated` holds the tokens emitted so far when a preempted sequence comes back, or one that
+    began on another engine goes on: penalties, bans, guides and noise positions are rebuilt by
+    replaying the log.
     """
 
     lane: int

@@ -120,6 +120,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.add(request)
         return rid
 
+    @rule(target=live, prompt=prompts, sampling=samplings, data=st.data())
+    def go_on(self, prompt, sampling, data):
+        """One choice of several goes on behind what another engine has emitted of it."""
+        rid, n = RequestId(f"r{self.count}"), data.draw(st.integers(1, 3))
+        choice = data.draw(st.integers(0, n - 1))
+        want = ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice, grammars=letters())
+        cut = data.draw(st.integers(0, len(want) - 1))
+        emitted = [tuple(want[:cut]) if each == choice else None for each in range(n)]
+        request = GenerationRequest(rid, tuple(prompt), sampling, n, emitted=tuple(emitted))
+        try:
+            self.limits.check(request)
+        except InvalidRequest:
+            return rid
+        steps = self.scheduler.counters.steps
+        tracked = Tracked(request, self.count, steps, [want] * n, [want[:cut]] * n)
+        tracked.open = {choice}
+        self.tracked[rid] = tracked
+        self.count += 1
+        self.scheduler.add(request)
+        return rid
+
     @rule(rid=live, choice=st.sampled_from([None, None, 0, 1]))
     def abort(self, rid, choice):
         self._abort(rid, choice)
@@ -249,7 +270,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _count_hit(self, tracked, sequence):
         """What is reported as cached is what lay computed in the table at admission (I8)."""
         lane, lanes = sequence.lane, self.scheduler._lanes
-        assert sequence.cached == lanes.sealed[lane] * self.limits.block_size
+        found = (
+            lanes.sealed[lane] * self.limits.block_size
+        )  # emitted tokens too, of one that goes on
+        assert sequence.cached == min(found, sequence.prompt_len)
         self.hits += sequence.cached
         self.asked += len(tracked.request.prompt)
 
