@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from engines.admittance import check_request
 from engines.api import (
     Capability,
     EngineInfo,
@@ -31,19 +32,16 @@ from engines.api import (
     RequestId,
     TokenEvent,
 )
-from engines.embedding import check_purpose
 from engines.errors import (
     EngineDied,
     EngineError,
     EngineUnavailable,
     InvalidRequest,
     RequestFailed,
-    Unsupported,
 )
 from engines.grammar.compiler import Grammar, GrammarCompiler
 from engines.limits import Limits
 from engines.mailbox import Mailbox
-from engines.needs import needed
 from engines.scheduler import Scheduler, StepOutcome
 from engines.sequence import Sequence
 from engines.step import StepRunner
@@ -130,13 +128,7 @@ class SteppedEngine:
         if self._refusal is not None:
             kind, message = self._refusal
             raise kind(message)
-        check_purpose(request, self._info)
-        self._limits.check(request)
-        missing = sorted(needed(request.sampling) - self._info.capabilities)
-        if missing:
-            raise Unsupported(
-                f"this engine does not support {', '.join(missing)}", param="sampling"
-            )
+        check_request(request, self._info, self._limits)
         if request.id in self._boxes:
             raise InvalidRequest("a request with this id is already open", param="id")
         source, grammars = request.sampling.grammar, self._grammars

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -23,6 +23,7 @@ from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
 from tests.support.grammars import compiler
+from tests.support.hosted import Hosted
 from tests.support.tiny_models import by_name, model_dir
 
 pytestmark = pytest.mark.anyio
@@ -35,18 +36,27 @@ class Kind:
     runner: Callable[[Limits, GrammarCompiler], StepRunner]
     vocab_size: int
     capabilities: frozenset[Capability]
+    remote: bool = False
 
-    def engine(self, **changes: int) -> SteppedEngine:
+    def engine(self, **changes: int) -> SteppedEngine | Hosted:
         limits = limits_for(vocab_size=self.vocab_size, **changes)
         grammars = compiler(self.vocab_size)
-        runner = self.runner(limits, grammars)
-        return stepped(limits, lambda _: runner, self.capabilities, grammars)
+        return self._over(self.runner(limits, grammars), limits, grammars)
 
-    def gated(self, steps: int = 0) -> tuple[SteppedEngine, Gated]:
+    def gated(self, steps: int = 0) -> tuple[SteppedEngine | Hosted, Gated]:
         limits = limits_for(vocab_size=self.vocab_size)
         grammars = compiler(self.vocab_size)
         gate = Gated(self.runner(limits, grammars), steps)
-        return stepped(limits, lambda _: gate, self.capabilities, grammars), gate
+        return self._over(gate, limits, grammars), gate
+
+    async def heard(self, engine: SteppedEngine | Hosted) -> None:
+        """Wait until what was asked of an engine has reached it."""
+        if isinstance(engine, Hosted):
+            await engine.heard()
+
+    def _over(self, runner, limits, grammars):
+        engine = stepped(limits, lambda _: runner, self.capabilities, grammars)
+        return Hosted(engine, limits) if self.remote else engine
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +74,15 @@ def kinds():
         )
 
     can = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
-    return {
+    here = {
         "ledger": Kind(ledger, 500, can),
         "torch": Kind(torch_runner, loaded.facts.vocab_size, frozenset(Capability)),
     }
+    away = {f"remote {name}": replace(kind, remote=True) for name, kind in here.items()}
+    return {**here, **away}
 
 
-@pytest.fixture(params=["ledger", "torch"])
+@pytest.fixture(params=["ledger", "torch", "remote ledger", "remote torch"])
 def kind(request, kinds):
     """One engine kind after another."""
     return kinds[request.param]
@@ -174,6 +186,7 @@ async def test_ending_a_choice_leaves_its_siblings(kind):
         stream = engine.generate(ask("a", [1, 2, 3], n=2, temperature=1.0, max_tokens=30))
         await anext(stream)
         stream.end_choice(1)
+        await kind.heard(engine)
         gate.allow(2)  # the step that may be in flight, and one that sees the end
         await settled(engine, running=1)
         gate.open()
@@ -190,6 +203,7 @@ async def test_closing_a_stream_frees_its_blocks_and_silences_it(kind):
         stream = engine.generate(ask("a", [1, 2, 3], max_tokens=120))
         await anext(stream)
         await stream.aclose()
+        await kind.heard(engine)
         gate.allow()  # the step in flight; a second one would stand at the gate for ever
         await settled(engine, blocks_used=0, running=0, waiting=0)
         with pytest.raises(StopAsyncIteration):

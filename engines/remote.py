@@ -1,0 +1,312 @@
+"""An engine in another process: the port over one session with one worker.
+
+    generate, abort --> outbox --> Session: one frame for all that was asked meanwhile
+    mailboxes <----------------- Session: one frame for each step of the engine
+
+One session, one epoch, no reconnect: when the session breaks, or the worker says what cannot be,
+every open stream fails once with EngineDied and this engine is over; its owner makes a new one.
+What a worker says is checked before anybody reads it: positions are dense, tokens are of the
+vocabulary, and nothing follows a finish.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from engines.admittance import check_request
+from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId, TokenEvent
+from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, RequestFailed
+from engines.mailbox import Mailbox
+from engines.wire.channels import DRAIN, INFO, SESSION, Tls, channel, metadata
+from engines.wire.events import error_of, event_of, facts_of, load_of
+from engines.wire.facts import WorkerFacts
+from engines.wire.pb import penstock_engine_pb2 as pb
+from engines.wire.requests import request_message
+
+_log = logging.getLogger(__name__)
+_CONNECT_S = 10.0
+_Call = Any  # grpc.aio.StreamStreamCall: CommandFrames there, StepFrames back
+_NO_LOAD = EngineLoad(0, 0, 0, 0, 0)
+
+
+class _Lie(Exception):  # noqa: N818
+    """The worker said what no working engine can."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that the worker has not ended, and how far each choice is."""
+
+    box: Mailbox
+    positions: list[int]
+    ended: set[int] = field(default_factory=set)  # choices that the worker has finished
+
+
+class RemoteEngine:
+    """Implements `Engine` by a worker at `unix:PATH` or `HOST:PORT`.
+
+    `on_death` is called once, on the event loop, when the session is over without `stop`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str,
+        tls: Tls | None = None,
+        on_death: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._token = token
+        self._tls = tls
+        self._on_death = on_death
+        self._channel: grpc.aio.Channel | None = None
+        self._facts: WorkerFacts | None = None
+        self._load = _NO_LOAD
+        self._sent = 0  # sequences asked for since the last load was told
+        self._open: dict[int, _Open] = {}
+        self._handles: dict[RequestId, int] = {}
+        self._last_handle = 0
+        self._outbox = pb.CommandFrame()
+        self._asked = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over: EngineError | None = EngineUnavailable("the engine is not started")
+        self.draining = False
+
+    @property
+    def facts(self) -> WorkerFacts:
+        """What the worker serves. Raises EngineUnavailable before the end of `start`."""
+        if self._facts is None:
+            raise EngineUnavailable("the engine is not started")
+        return self._facts
+
+    @property
+    def info(self) -> EngineInfo:
+        return self.facts.info
+
+    async def start(self) -> None:
+        """Connect and read the facts. Raises EngineUnavailable where nobody answers rightly."""
+        if self._channel is not None:
+            raise RuntimeError("an engine is started once; make a new one")
+        self._channel = channel(self._address, self._tls)
+        ask = self._channel.unary_unary(
+            INFO, pb.InfoRequest.SerializeToString, pb.WorkerInfo.FromString
+        )
+        try:
+            told = await ask(
+                pb.InfoRequest(),
+                metadata=metadata(self._token),
+                timeout=_CONNECT_S,
+                wait_for_ready=True,
+            )
+            self._facts = facts_of(told)
+        except grpc.aio.AioRpcError as error:
+            await self._channel.close()
+            raise EngineUnavailable(
+                f"the worker at {self._address} does not answer: {error.code().name}"
+            ) from None
+        except ValueError as error:
+            await self._channel.close()
+            raise EngineUnavailable(
+                f"the worker at {self._address} makes no sense: {error}"
+            ) from None
+        self._over = None
+        talk = self._channel.stream_stream(
+            SESSION, pb.CommandFrame.SerializeToString, pb.StepFrame.FromString
+        )
+        session = talk(metadata=metadata(self._token))
+        self._tasks = [
+            asyncio.create_task(self._listen(session)),
+            asyncio.create_task(self._tell(session)),
+        ]
+
+    def generate(self, request: GenerationRequest) -> Mailbox:
+        if self._over is not None:
+            raise type(self._over)(str(self._over))
+        if self.draining:
+            raise EngineUnavailable("the worker is draining")
+        check_request(request, self.info, self.facts.limits)
+        if request.id in self._handles:
+            raise InvalidRequest("a request with this id is already open", param="id")
+        try:
+            message = request_message(request)
+        except ValueError as error:
+            raise InvalidRequest(f"a value is out of range: {error}", param="request") from None
+        self._last_handle += 1
+        handle = self._last_handle
+        box = Mailbox(request, self._abort)
+        self._open[handle] = _Open(box, [len(log or ()) for log in request.logs])
+        self._handles[request.id] = handle
+        self._outbox.submits.add(handle=handle, request=message)
+        self._sent += request.n
+        self._asked.set()
+        self._idle.clear()
+        return box
+
+    def load(self) -> EngineLoad:
+        return self._load
+
+    @property
+    def sent(self) -> int:
+        """Sequences asked for that the load does not tell of yet."""
+        return self._sent
+
+    async def drain(self) -> None:
+        """Ask the worker to take no more and to end when it is empty."""
+        if self._channel is None or self._over is not None:
+            return
+        ask = self._channel.unary_unary(
+            DRAIN, pb.DrainRequest.SerializeToString, pb.DrainReply.FromString
+        )
+        self.draining = True
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await ask(pb.DrainRequest(), metadata=metadata(self._token), timeout=_CONNECT_S)
+
+    async def stop(self, grace_s: float) -> None:
+        """End the session, not the worker; running requests may end within `grace_s` seconds."""
+        stopping = EngineUnavailable("the engine is stopping")
+        self._over = self._over or stopping
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        self._on_death = None
+        self._end(stopping)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+
+    # -- to the worker
+
+    def _abort(self, request: GenerationRequest, choice: int | None) -> None:
+        handle = self._handles.get(request.id)
+        if handle is None:
+            return
+        self._outbox.cancels.add(handle=handle, choice=choice)
+        self._asked.set()
+        self._forget_done(handle)
+
+    async def _tell(self, session: _Call) -> None:
+        """Send what was asked, as often as the session takes it."""
+        with contextlib.suppress(
+            grpc.aio.AioRpcError, asyncio.InvalidStateError
+        ):  # told by _listen
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                frame, self._outbox = self._outbox, pb.CommandFrame()
+                await session.write(frame)
+
+    # -- from the worker
+
+    async def _listen(self, session: _Call) -> None:
+        number = 0
+        try:
+            async for frame in session:
+                number += 1
+                self._take(frame, number)
+        except grpc.aio.AioRpcError as error:
+            self._lost(EngineDied(f"the session with the worker broke: {error.code().name}"))
+        except (_Lie, ValueError) as error:
+            _log.error("the worker at %s lied: %s", self._address, error)
+            session.cancel()
+            self._lost(EngineDied("the worker gave what cannot be"))
+        else:
+            over = EngineUnavailable if self.draining else EngineDied
+            self._lost(over("the worker has ended the session"))
+
+    def _take(self, frame: pb.StepFrame, number: int) -> None:
+        if frame.number != number:
+            raise _Lie(f"frame {frame.number} came as number {number}")
+        if frame.HasField("load"):
+            self._load, self._sent = load_of(frame.load), 0
+        self.draining |= frame.draining
+        for delta in frame.deltas:
+            self._deliver(delta)
+
+    def _deliver(self, delta: pb.Delta) -> None:
+        handle = delta.handle
+        known = self._open.get(handle)
+        if known is None:
+            if not 0 < handle <= self._last_handle:
+                raise _Lie(f"there is no request {handle}")
+            return  # closed here while the step ran
+        if delta.HasField("failure"):
+            known.box.fail(error_of(delta.failure))
+        else:
+            event = _checked(known, delta, self.info.vocab_size)
+            if _is_sound(event):
+                known.box.push(event)
+            else:
+                self._outbox.cancels.add(handle=handle)
+                self._asked.set()
+                known.box.fail(RequestFailed("the engine computed numbers that are none"))
+        self._forget_done(handle)
+
+    def _forget_done(self, handle: int) -> None:
+        known = self._open.get(handle)
+        if known is None or not known.box.done:
+            return
+        del self._open[handle], self._handles[known.box.request.id]
+        if not self._open:
+            self._idle.set()
+
+    def _lost(self, error: EngineError) -> None:
+        self._end(error)
+        if self._on_death is not None:
+            on_death, self._on_death = self._on_death, None
+            on_death(error)
+
+    def _end(self, error: EngineError) -> None:
+        """Fail every stream, and refuse what comes."""
+        self._over = error
+        self._load = EngineLoad(0, 0, 0, 0, self._load.blocks_total, alive=False)
+        left, self._open, self._handles = list(self._open.values()), {}, {}
+        for known in left:
+            known.box.fail(type(error)(str(error)))
+        self._idle.set()
+
+
+def _checked(known: _Open, delta: pb.Delta, vocab_size: int) -> TokenEvent:
+    """The event of a delta that follows what came before. Raises _Lie, ValueError."""
+    request, choice = known.box.request, delta.choice
+    if choice >= request.n or choice in known.ended:
+        raise _Lie(f"choice {choice} of {request.n} has ended or never was")
+    position = known.positions[choice]
+    if delta.position != position:
+        raise _Lie(f"tokens at position {delta.position} came where {position} was next")
+    sampling = request.sampling
+    first = not (position or request.emitted)
+    event = event_of(delta, logprobs=sampling.logprobs is not None)
+    if first and sampling.prompt_logprobs is not None and event.prompt_logprobs is None:
+        event.prompt_logprobs = ()
+    position = known.positions[choice] = position + len(event.tokens)
+    if event.tokens and max(event.tokens) >= vocab_size:
+        raise _Lie(f"a token is outside the vocabulary of {vocab_size}")
+    if event.logprobs is not None and len(event.logprobs) > len(event.tokens):
+        raise _Lie("there are more log-probabilities than tokens")
+    if position > sampling.max_tokens:
+        raise _Lie(f"{position} tokens came where {sampling.max_tokens} were asked for")
+    if event.finish is not None:
+        known.ended.add(choice)
+        if event.finish.generated != position:
+            raise _Lie(f"{event.finish.generated} tokens are told of {position}")
+    return event
+
+
+def _is_sound(event: TokenEvent) -> bool:
+    """Whether no number of it is NaN."""
+    entries = [*(event.logprobs or ()), *(event.prompt_logprobs or ())]
+    return not any(math.isnan(value) for value in event.vector or ()) and not any(
+        math.isnan(entry.logprob) for entry in entries
+    )
