@@ -10,6 +10,7 @@ goes on elsewhere, from what it has seen.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_of
 
+_log = logging.getLogger(__name__)
 _LOAD_EVERY_S = 0.05  # a load that changed without any token is told this late
 
 
@@ -112,6 +114,10 @@ class WorkerServer:
         try:
             async for frame in session.frames():
                 yield frame
+            if session.unreadable:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT, "a command frame cannot be read"
+                )
         finally:
             obeying.cancel()
             session.close()
@@ -123,8 +129,11 @@ class WorkerServer:
                 session.obey(frame)
                 if session.busy:
                     self._empty.clear()
+        except Exception as error:  # noqa: BLE001 - grpc has no type for it
+            _log.warning("a command frame cannot be read: %s", type(error).__name__)
+            session.unreadable = True
         finally:
-            session.close()  # the gateway has hung up, or sent what cannot be read
+            session.close()  # also where the gateway has hung up
 
     def _note_ended(self) -> None:
         if not any(session.busy for session in self._sessions):
@@ -160,6 +169,7 @@ class _Session:
         self._failures: list[pb.Delta] = []
         self._awake = asyncio.Event()
         self._closed = False
+        self.unreadable = False  # the gateway sent bytes that are no command frame
 
     @property
     def busy(self) -> bool:

@@ -1,6 +1,7 @@
 """Addresses, limits and credentials of the connection between gateways and workers."""
 
 import hmac
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,12 @@ def metadata(token: str) -> tuple[tuple[str, str], ...]:
 def is_local(address: str) -> bool:
     """Whether an address is within this machine."""
     host = address.rpartition(":")[0].strip("[]")
-    return address.startswith("unix:") or host in {"localhost", "::1"} or host.startswith("127.")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may mean anything
 
 
 def _check(address: str, tls: Tls | None) -> None:
@@ -101,8 +107,8 @@ class _TokenGuard(grpc.aio.ServerInterceptor):
 
     def __init__(self, token: str) -> None:
         self._wanted = f"Bearer {token}".encode()
-        self._refusal: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-            _refuse
+        self._refusal: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            _refuse  # of any shape of call, before it has said anything
         )
 
     async def intercept_service(
