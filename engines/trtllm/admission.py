@@ -1,0 +1,139 @@
+"""How much TensorRT-LLM is given at once, so that its own queue stays shallow. Pure.
+
+Its scheduler decides what runs in an iteration; the order in which sequences come to it is ours.
+A sequence is handed over while all of these hold:
+
+    handed over          <  max_running                    it gets a place in the batch
+    prompts not started  <= 2 iterations' tokens           they start soon
+    blocks promised      <= num_blocks                     it runs to its end without eviction
+    queued there         == 0, where statistics tell it
+
+An idle engine is given the head in any case: what fits alone must not wait for ever.
+The line is a heap over priority * ageing_s + arrival: as in engines/waiting.py, linear ageing
+never changes the order of two that wait.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+from engines.trtllm.stats import EngineStats
+
+_T = TypeVar("_T")
+_PREFILL_ITERATIONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The sizes of the engine below."""
+
+    max_running: int
+    max_num_tokens: int  # in one iteration
+    num_blocks: int
+    block_size: int
+
+
+class _State(Enum):
+    WAITING = auto()
+    STARTING = auto()  # handed over, no token seen
+    RUNNING = auto()
+    GONE = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Ticket(Generic[_T]):
+    """One sequence on its way through."""
+
+    owner: _T
+    prompt: int  # tokens
+    longest: int  # tokens, prompt and output
+    priority: int = 0  # lower is earlier
+    blocks: int = field(default=0, init=False)  # promised to it
+    state: _State = field(default=_State.WAITING, init=False)
+
+
+class Admission(Generic[_T]):
+    """The line in front of the engine, and the account of what it has been given."""
+
+    def __init__(self, bounds: Bounds, ageing_s: float) -> None:
+        self._bounds = bounds
+        self._ageing_s = ageing_s
+        self._line: list[tuple[float, int, Ticket[_T]]] = []
+        self._arrivals = 0
+        self._engine = EngineStats()
+        self.running = 0  # handed over
+        self.waiting = 0
+        self.waiting_tokens = 0
+        self.starting_tokens = 0
+        self.blocks = 0  # promised
+
+    def add(self, ticket: Ticket[_T], now_s: float) -> None:
+        """Put a sequence in line."""
+        self._arrivals += 1
+        key = ticket.priority * self._ageing_s + now_s
+        heapq.heappush(self._line, (key, self._arrivals, ticket))
+        self.waiting += 1
+        self.waiting_tokens += ticket.prompt
+
+    def admit(self) -> list[Ticket[_T]]:
+        """Take out those to be handed over now, in order. Nobody overtakes the head."""
+        admitted = []
+        while (head := self._head()) is not None and self._fits(head):
+            heapq.heappop(self._line)
+            self._hand_over(head)
+            admitted.append(head)
+        return admitted
+
+    def started(self, ticket: Ticket[_T], cached: int) -> None:
+        """Its first token is there; `cached` tokens of its prompt came from the prefix cache."""
+        if ticket.state is _State.STARTING:
+            ticket.state = _State.RUNNING
+            self.starting_tokens -= ticket.prompt
+            shared = min(cached // self._bounds.block_size, ticket.blocks)
+            ticket.blocks -= shared
+            self.blocks -= shared
+
+    def leave(self, ticket: Ticket[_T]) -> None:
+        """Forget a sequence, wherever it is. Idempotent."""
+        if ticket.state is _State.WAITING:
+            self.waiting -= 1
+            self.waiting_tokens -= ticket.prompt
+        elif ticket.state is not _State.GONE:
+            self.started(ticket, 0)
+            self.running -= 1
+            self.blocks -= ticket.blocks
+        ticket.state = _State.GONE
+
+    def observe(self, stats: EngineStats) -> None:
+        """Take in what the engine tells of itself."""
+        self._engine = stats
+
+    def _head(self) -> Ticket[_T] | None:
+        while self._line and self._line[0][-1].state is _State.GONE:
+            heapq.heappop(self._line)
+        return self._line[0][-1] if self._line else None
+
+    def _fits(self, ticket: Ticket[_T]) -> bool:
+        bounds = self._bounds
+        if self.running == 0:
+            return True
+        prefill = self.starting_tokens + ticket.prompt
+        return (
+            self.running < bounds.max_running
+            and not self._engine.queued
+            and (not self.starting_tokens or prefill <= _PREFILL_ITERATIONS * bounds.max_num_tokens)
+            and self.blocks + self._blocks_of(ticket) <= bounds.num_blocks
+        )
+
+    def _hand_over(self, ticket: Ticket[_T]) -> None:
+        ticket.state = _State.STARTING
+        ticket.blocks = self._blocks_of(ticket)
+        self.running += 1
+        self.waiting -= 1
+        self.waiting_tokens -= ticket.prompt
+        self.starting_tokens += ticket.prompt
+        self.blocks += ticket.blocks
+
+    def _blocks_of(self, ticket: Ticket[_T]) -> int:
+        return -(-ticket.longest // self._bounds.block_size)

@@ -1,0 +1,148 @@
+"""One YAML for a TensorRT-LLM engine: keys of LlmArgs, and our own under `penstock`.
+
+model: /models/llama
+max_seq_len: 8192
+kv_cache_config: {free_gpu_memory_fraction: 0.85}
+penstock: {name: llama, sampler_applies: [penalties]}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import yaml
+
+from engines.errors import ModelRejected
+from engines.trtllm.features import Features
+
+SAMPLER_PARTS = frozenset({"penalties", "min_p"})  # accepted by every version, ignored by some
+
+# Sizes that TensorRT-LLM has where none are given, as its API reference prints them.
+_MAX_BATCH_SIZE = 2048
+_MAX_NUM_TOKENS = 8192
+_TOKENS_PER_BLOCK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The section `penstock`."""
+
+    name: str | None = None  # of the model; else the last part of its path
+    num_blocks: int | None = None  # KV blocks, where the engine's events do not tell
+    vocab_size: int | None = None  # else from the model's config.json
+    ageing_s: float = 5.0  # seconds of waiting that outweigh one class of priority
+    sampler_applies: frozenset[str] = frozenset()  # of SAMPLER_PARTS: what this build honours
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What to start. `arguments` go to `LLM`; nested `kv_cache_config` and `scheduler_config`."""
+
+    model: str
+    max_seq_len: int
+    arguments: Mapping[str, Any]
+    own: Own
+
+    @property
+    def max_running(self) -> int:
+        """Sequences in one iteration."""
+        return int(self.arguments.get("max_batch_size") or _MAX_BATCH_SIZE)
+
+    @property
+    def max_num_tokens(self) -> int:
+        """Tokens in one iteration."""
+        return int(self.arguments.get("max_num_tokens") or _MAX_NUM_TOKENS)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+        return int(self.arguments["kv_cache_config"].get("tokens_per_block") or _TOKENS_PER_BLOCK)
+
+    @property
+    def num_blocks(self) -> int | None:
+        """KV blocks, where the file says it."""
+        tokens = self.arguments["kv_cache_config"].get("max_tokens")
+        return self.own.num_blocks or (int(tokens) // self.block_size if tokens else None)
+
+    @property
+    def tells_events(self) -> bool:
+        """Whether the engine keeps events of its KV cache."""
+        return bool(self.arguments["kv_cache_config"].get("event_buffer_max_size"))
+
+    @property
+    def tells_stats(self) -> bool:
+        """Whether the engine keeps statistics of its iterations."""
+        return bool(self.arguments.get("enable_iter_perf_stats"))
+
+    @property
+    def takes_grammars(self) -> bool:
+        """Whether what llguidance takes can be given to it. It reads tokens by the tokenizer."""
+        return (
+            self.arguments.get("guided_decoding_backend") == "llguidance"
+            and not self.arguments["skip_tokenizer_init"]
+        )
+
+
+def read_config(text: str, features: Features) -> Config:
+    """Read the YAML. Raises ModelRejected naming what is unknown, missing or of the wrong kind."""
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ModelRejected(f"the configuration is no YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ModelRejected("the configuration must be a mapping of LlmArgs and `penstock`")
+    own = _own(_section(given, "penstock"))
+    arguments = {key: value for key, value in given.items() if key != "penstock"}
+    _known(arguments, features.arguments, "LlmArgs")
+    missing = sorted({"model", "max_seq_len"} - {key for key in arguments if arguments[key]})
+    if missing:
+        raise ModelRejected(f"the configuration lacks {', '.join(missing)}")
+    arguments["kv_cache_config"] = _kv_cache(_section(given, "kv_cache_config"), features)
+    if "scheduler_config" in features.arguments:
+        arguments["scheduler_config"] = _scheduler(_section(given, "scheduler_config"), features)
+    complete = {**_defaults(arguments, features), **arguments}
+    return Config(str(arguments["model"]), int(arguments["max_seq_len"]), complete, own)
+
+
+def _defaults(arguments: Mapping[str, Any], features: Features) -> dict[str, Any]:
+    """Ours: long prompts must not be rejected, and neither text nor telemetry is wanted."""
+    wanted: dict[str, Any] = {
+        "enable_chunked_prefill": True,
+        "num_postprocess_workers": 0,
+        "telemetry_config": {"disabled": True},
+        "skip_tokenizer_init": arguments.get("guided_decoding_backend") is None,
+    }
+    return {key: value for key, value in wanted.items() if key in features.arguments}
+
+
+def _kv_cache(given: Mapping[str, Any], features: Features) -> dict[str, Any]:
+    _known(given, features.kv_cache, "kv_cache_config")
+    return {"enable_block_reuse": True, "event_buffer_max_size": 100_000, **given}
+
+
+def _scheduler(given: Mapping[str, Any], features: Features) -> dict[str, Any]:
+    _known(given, features.scheduler, "scheduler_config")
+    ours = {"waiting_queue_policy": "PRIORITY"} if "PRIORITY" in features.queue_policies else {}
+    return {**ours, **given}
+
+
+def _own(given: Mapping[str, Any]) -> Own:
+    _known(given, frozenset(field.name for field in fields(Own)), "penstock")
+    values = dict(given)
+    if "sampler_applies" in values:
+        values["sampler_applies"] = frozenset(values["sampler_applies"] or ())
+        _known(values["sampler_applies"], SAMPLER_PARTS, "penstock.sampler_applies")
+    return Own(**values)
+
+
+def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = given.get(name) or {}
+    if not isinstance(section, dict):
+        raise ModelRejected(f"{name} must be a mapping")
+    return section
+
+
+def _known(given: Mapping[str, Any] | frozenset[str], known: frozenset[str], where: str) -> None:
+    unknown = sorted(str(key) for key in given if key not in known)
+    if unknown:
+        raise ModelRejected(f"unknown in {where}: {', '.join(unknown)}")
