@@ -6,6 +6,7 @@ usage, so a server that merges tokens into one frame is neither rewarded nor pun
 
 import asyncio
 import json
+import socket
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -76,6 +77,14 @@ async def together(base_url: str, bodies: list[dict[str, object]]) -> tuple[list
     begun = time.perf_counter()
     streams = await asyncio.gather(*(stream(base_url, body) for body in bodies))
     return list(streams), time.perf_counter() - begun
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, as of now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def percentile(values: list[float], share: float) -> float:

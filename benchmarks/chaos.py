@@ -1,0 +1,204 @@
+"""Workers killed under load: is a token lost, doubled or changed, and how long do streams stall?
+
+    python -m benchmarks.chaos --kills 100
+    python -m benchmarks.chaos --kills 20 --engine torch
+
+A `penstock serve --replicas 2`, and clients that stream all the time: greedy and seeded text, two
+choices, stop strings, JSON schemas, forced tool calls, log-probabilities where the engine has them.
+Each answer must equal the one of the same request while nothing was killed. Again and again a
+worker gets SIGKILL at a random moment.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import openai
+import psutil
+
+from benchmarks.client import free_port, percentile
+
+STREAMS = 12
+REPLICAS = 2
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 60},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 9},
+        "size": {"type": "integer"},
+    },
+    "required": ["name", "tags", "size"],
+    "additionalProperties": False,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "note", "parameters": SCHEMA, "strict": True},
+}
+ASK = {"messages": [{"role": "user", "content": "Tell me of the mill, the gate and the water."}]}
+Request = dict[str, object]
+Answer = tuple[object, ...]
+
+
+def requests(engine: str) -> dict[str, Request]:
+    """One of each sort, long enough to be met by a kill."""
+    long = {"max_tokens": 1200 if engine == "ledger" else 250}
+    free = {"temperature": 0.9, "seed": 7}
+    form = {"type": "json_schema", "json_schema": {"name": "f", "schema": SCHEMA, "strict": True}}
+    sorts: dict[str, Request] = {
+        "greedy": {**ASK, **long, "temperature": 0},
+        "seeded": {**ASK, **long, **free},
+        "two choices": {**ASK, **long, **free, "n": 2},
+        "stop string": {**ASK, **long, **free, "stop": ["zq", "the river"]},
+        "schema": {**ASK, **long, **free, "response_format": form},
+        "tool": {**ASK, **long, **free, "tools": [TOOL], "tool_choice": "required"},
+    }
+    if engine == "torch":
+        sorts["logprobs"] = {**ASK, **long, **free, "logprobs": True, "top_logprobs": 2}
+        sorts["penalties"] = {**ASK, **long, **free, "frequency_penalty": 0.5}
+    return sorts
+
+
+@dataclass
+class Tally:
+    """What was seen."""
+
+    streams: int = 0
+    wrong: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    gaps: list[tuple[float, float]] = field(default_factory=list)  # (when, seconds) of a stream
+
+    def stalls(self, kills: list[float]) -> list[float]:
+        """The longest gap of each stream that a kill fell into, for each kill."""
+        return [gap for kill in kills for at, gap in self.gaps if at - gap <= kill <= at]
+
+
+@contextmanager
+def server(engine: str) -> Iterator[tuple[psutil.Process, str]]:
+    """A `penstock serve` with two workers, until the block ends."""
+    port = free_port()
+    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
+    command += ["--engine", engine, "--replicas", str(REPLICAS), "--max-running", "32"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield psutil.Process(process.pid), f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def workers(parent: psutil.Process) -> list[psutil.Process]:
+    """The worker processes that live."""
+    return [child for child in parent.children() if "worker" in " ".join(child.cmdline())]
+
+
+async def ready(url: str, replicas: int) -> None:
+    """Wait until so many replicas are up, as the server tells."""
+    async with asyncio.timeout(60), openai.AsyncOpenAI(base_url=url, api_key="x") as client:
+        while True:
+            try:
+                told = await client.with_options(max_retries=0).get("/../metrics", cast_to=str)
+                if f"penstock_replicas_up {float(replicas)}" in told:
+                    return
+            except openai.APIError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+async def answer(client: openai.AsyncOpenAI, request: Request, tally: Tally) -> Answer:
+    """The whole of a streamed answer, by choice; notes the gaps between its chunks."""
+    texts: dict[int, list[str]] = {}
+    ends: dict[int, str] = {}
+    usage = None
+    last = time.monotonic()
+    stream = await client.chat.completions.create(  # type: ignore[call-overload]
+        model="penstock-tiny", stream=True, stream_options={"include_usage": True}, **request
+    )
+    async for chunk in stream:
+        now = time.monotonic()
+        if now - last > 0.05:
+            tally.gaps.append((now, now - last))
+        last = now
+        usage = chunk.usage and chunk.usage.completion_tokens
+        for choice in chunk.choices:
+            pieces = texts.setdefault(choice.index, [])
+            pieces.append(choice.delta.content or "")
+            for call in choice.delta.tool_calls or ():
+                pieces.append(f"{call.function.name or ''}{call.function.arguments or ''}")
+            if choice.logprobs is not None:
+                entries = choice.logprobs.content or ()
+                pieces += [f"{entry.token}{entry.logprob:.4f}" for entry in entries]
+            ends[choice.index] = choice.finish_reason or ends.get(choice.index, "")
+    joined = {index: "".join(pieces) for index, pieces in sorted(texts.items())}
+    return joined, ends, usage
+
+
+async def stream_on(
+    client: openai.AsyncOpenAI, sorts: dict[str, Request], controls: dict[str, Answer], tally: Tally
+) -> None:
+    """One client, for ever."""
+    while True:
+        name = random.choice(list(sorts))
+        try:
+            told = await answer(client, sorts[name], tally)
+        except openai.APIError as error:
+            tally.failed.append(f"{name}: {error}")
+        else:
+            tally.streams += 1
+            if told != controls[name]:
+                tally.wrong.append(name)
+
+
+async def run(engine: str, kills: int, seed: int) -> dict[str, float]:
+    """Kill so often, and tell what became of the streams."""
+    random.seed(seed)
+    sorts, tally, when = requests(engine), Tally(), []
+    with server(engine) as (parent, url):
+        await ready(url, REPLICAS)
+        client = openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, timeout=60)
+        controls = {name: await answer(client, request, Tally()) for name, request in sorts.items()}
+        readers = [
+            asyncio.create_task(stream_on(client, sorts, controls, tally)) for _ in range(STREAMS)
+        ]
+        for _ in range(kills):
+            await asyncio.sleep(random.uniform(0.2, 0.9))
+            random.choice(workers(parent)).kill()
+            when.append(time.monotonic())
+            await ready(url, REPLICAS)
+        await asyncio.sleep(1)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await client.close()
+    for told in (tally.wrong[:5], tally.failed[:5]):
+        print(*told, sep="\n", file=sys.stderr)
+    stalls = tally.stalls(when)
+    return {
+        "kills": kills,
+        "streams": tally.streams,
+        "streams_changed": len(tally.wrong),
+        "streams_failed": len(tally.failed),
+        "streams_stalled_by_a_kill": len(stalls),
+        "stall_ms_p50": statistics.median(stalls) * 1e3 if stalls else 0.0,
+        "stall_ms_p99": percentile(stalls, 0.99) * 1e3 if stalls else 0.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--engine", choices=["ledger", "torch"], default="ledger")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    for name, value in asyncio.run(run(given.engine, given.kills, given.seed)).items():
+        print(f"{name:32s} {value:10.1f}")
+
+
+if __name__ == "__main__":
+    main()
