@@ -1,7 +1,9 @@
 """What gateways and workers write to each other: nothing is lost, nothing unknown breaks it."""
 
 import importlib.resources
+import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -40,6 +42,7 @@ from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_message, request_of
 
+RECORDINGS = Path(__file__).parents[2] / "contract" / "wire"
 TOKEN = st.integers(0, 2**31 - 1)
 TOKENS = st.lists(TOKEN, max_size=5).map(tuple)
 SOME = st.lists(TOKEN, min_size=1, max_size=5).map(tuple)
@@ -222,3 +225,52 @@ def test_tls_files_that_are_missing_say_so(tmp_path):
     missing = Tls(tmp_path / "crt", tmp_path / "key", tmp_path / "ca")
     with pytest.raises(FileNotFoundError):
         bind(None, "0.0.0.0:0", missing)
+
+
+RECORDED = GenerationRequest(
+    RequestId("r-1"),
+    (1, 300, 70_000),
+    Sampling(
+        64, seed=-5, temperature=0.5, top_k=40, top_p=0.9, min_p=0.01, min_tokens=2,
+        presence=0.25, frequency=0.5, repetition=1.1, bias={7: -1.5},
+        stop_tokens=frozenset({2, 3}), logprobs=2, prompt_logprobs=0, allowed=frozenset({1, 2}),
+        bad_words=((4, 5),), thinking=ThinkingBudget(9, (), (6,)), grammar='start: "a"',
+    ),
+    n=2,
+    priority=-3,
+    cache_salt=b"s",
+    emitted=((8, 9), None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("recording", sorted(RECORDINGS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_earlier_versions_wrote_means_the_same_today(recording):
+    """Bytes that each version wrote, kept for ever: fields are only added."""
+    written = {
+        name: bytes.fromhex(text) for name, text in json.loads(recording.read_text()).items()
+    }
+    command = pb.CommandFrame.FromString(written["CommandFrame"])
+    assert [(one.handle, request_of(one.request)) for one in command.submits] == [(3, RECORDED)]
+    assert [(one.handle, one.HasField("choice"), one.choice) for one in command.cancels] == [
+        (2, False, 0),
+        (3, True, 1),
+    ]
+    frame = pb.StepFrame.FromString(written["StepFrame"])
+    said, failed = frame.deltas
+    assert (frame.number, frame.draining, load_of(frame.load)) == (
+        4,
+        True,
+        EngineLoad(*range(1, 10)),
+    )
+    assert (said.handle, said.position) == (3, 2)
+    assert event_of(said, logprobs=True) == TokenEvent(
+        0,
+        [8, 9],
+        16,
+        [TokenLogprobs(-0.5, ((8, -0.5), (9, -1.0))), TokenLogprobs(-2.0)],
+        Finish(FinishReason.STOP, 4, 9),
+    )
+    error = error_of(failed.failure)
+    assert (failed.handle, type(error), str(error)) == (5, errors.ContextOverflow, "too long")
+    assert error.param == "prompt"
+    assert facts_of(pb.WorkerInfo.FromString(written["WorkerInfo"])) == FACTS
