@@ -84,6 +84,11 @@ class TrtLlmEngine:
         """What requests are checked against; constant from the end of `start`."""
         return self._limits
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that a finished grammar allows."""
+        return self._writer.ends
+
     async def start(self) -> None:
         """Make one call: the engine tells of itself only after the first.
 
