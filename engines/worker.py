@@ -30,7 +30,7 @@ from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_of
 
 _log = logging.getLogger(__name__)
-_LOAD_EVERY_S = 0.05  # a load that changed without any token is told this late
+_LOAD_EVERY_S = 0.02  # a load that changed without any token is told this late
 
 
 class WorkerServer:
