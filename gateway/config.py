@@ -10,10 +10,13 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.setting_kinds import ANY_ORIGIN
 from gateway.settings import Settings, setting_fields
+
+if TYPE_CHECKING:
+    from engines.wire.channels import Tls
 
 ENV_PREFIX = "PENSTOCK_"
 _PROMPT_ROOM = 4  # tokens of a step; engines.limits says why
@@ -55,6 +58,61 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_worker(settings: Settings) -> None:
+    """What `penstock worker` must be given. Raises ConfigError."""
+    worker_token(settings)
+    worker_tls(settings)
+
+
+def check_gateway(settings: Settings) -> None:
+    """What `penstock gateway` must be given. Raises ConfigError."""
+    if not settings.worker:
+        raise ConfigError("no worker is named: give --worker ADDRESS, or use penstock serve")
+    check_worker(settings)
+
+
+def worker_token(settings: Settings) -> str:
+    """What gateways and workers show each other. Raises ConfigError where none was given."""
+    if settings.worker_token is None:
+        raise ConfigError(
+            "gateways and workers need a secret in common: set PENSTOCK_WORKER_TOKEN to the same"
+            " 16 or more characters for both"
+        )
+    return settings.worker_token.value
+
+
+def worker_tls(settings: Settings) -> "Tls | None":
+    """The files of mutual TLS with workers, all three or none. Raises ConfigError."""
+    from engines.wire.channels import Tls  # noqa: PLC0415 - it brings gRPC
+
+    files = settings.worker_cert, settings.worker_key, settings.worker_ca
+    if not any(files):
+        return None
+    certificate, key, ca = files
+    if certificate is None or key is None or ca is None:
+        raise ConfigError("--worker-cert, --worker-key and --worker-ca are given together")
+    for file in (certificate, key, ca):
+        if not file.is_file():
+            raise ConfigError(f"{file} is not a file")
+    return Tls(certificate, key, ca)
+
+
+def worker_environment(token: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a worker that we start finds in its environment: the token, and none of our settings."""
+    env = os.environ if environ is None else environ
+    kept = {name: value for name, value in env.items() if not name.startswith(ENV_PREFIX)}
+    return {**kept, f"{ENV_PREFIX}WORKER_TOKEN": token}
+
+
+def quiet_libraries() -> None:
+    """Set what gRPC reads when it is imported: no lines of its own on stderr, no hooks at forks.
+
+    Workers are executed at once after the fork, so there is nothing to hook.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ The command line, the environment names and docs/configuration.md are derived fr
 A new one needs a user who must change it and a default that is right for everyone else.
 """
 
+# ruff: noqa: RUF009 - frozen values, made once
+
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from gateway.setting_kinds import (
     origins,
     path,
     seconds,
+    secret,
     secrets,
     texts,
+    worker_address,
+    worker_addresses,
 )
 from openai_compat.output.registry import reasoning_syntaxes, tool_syntaxes
 
@@ -35,7 +40,7 @@ def _setting(default: Any, kind: Kind, doc: str, *, group: str, unit: str = "") 
 class Settings:
     """Everything an operator may choose. Values are final: nothing below reads another source."""
 
-    model_dir: Path | None = _setting(  # noqa: RUF009 - frozen values, made once
+    model_dir: Path | None = _setting(
         None,
         path(),
         "Model directory as published on the hub; none: the bundled demo",
@@ -163,6 +168,75 @@ class Settings:
     log_level: str = _setting(
         "info", choice("debug", "info", "warning", "error"), "Least severity logged", group="server"
     )
+    replicas: int = _setting(
+        1, number(1, 64), "Worker processes that `serve` starts, each with the whole model",
+        group="workers", unit="processes",
+    )  # fmt: skip
+    worker: tuple[str, ...] = _setting(
+        (), worker_addresses(), "Address of a worker that `gateway` fronts; repeat for several",
+        group="workers",
+    )  # fmt: skip
+    listen: str = _setting(
+        "127.0.0.1:8010", worker_address(), "Address that `worker` binds: HOST:PORT or unix:PATH",
+        group="workers",
+    )  # fmt: skip
+    worker_token: Secret | None = _setting(
+        None, secret(), "What gateways and workers show each other; not as a flag",
+        group="workers",
+    )  # fmt: skip
+    worker_cert: Path | None = _setting(
+        None, path(), "Certificate for workers on other machines, PEM", group="workers"
+    )
+    worker_key: Path | None = _setting(None, path(), "Its private key, PEM", group="workers")
+    worker_ca: Path | None = _setting(
+        None, path(), "What has signed the certificate of the other side, PEM", group="workers"
+    )
+    step_timeout_s: float = _setting(
+        60.0, seconds(1, 86_400), "An engine with work that takes no step is ended after",
+        group="workers", unit="s",
+    )  # fmt: skip
+
+
+# What a worker reads; all else is the gateway's. Names that both read are in both.
+_BOTH = frozenset(
+    {"model_dir", "served_model_name", "drain_timeout_s", "log_level"}
+    | {"worker_cert", "worker_key", "worker_ca"}
+)
+_ENGINE = frozenset(
+    {"engine", "dtype", "device", "max_running", "max_context", "block_size"}
+    | {"kv_cache_memory", "max_step_tokens", "step_timeout_s"}
+)
+_NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
+_ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})
+
+
+def flags_of(command: str) -> tuple[Field[Any], ...]:
+    """The settings that a command takes as flags."""
+    every = {field.name for field in setting_fields()} - _NO_FLAG
+    taken = {
+        "serve": every - _ELSEWHERE,
+        "worker": _BOTH | _ENGINE | {"listen"},
+        "gateway": every - _ENGINE - {"listen", "replicas"},
+    }[command]
+    return tuple(field for field in setting_fields() if field.name in taken)
+
+
+def engine_arguments(settings: Settings) -> tuple[str, ...]:
+    """The flags that give a worker the engine that these settings choose."""
+    flags: list[str] = []
+    for entry in setting_fields():
+        value = getattr(settings, entry.name)
+        if entry.name in _BOTH | _ENGINE and entry.name != "model_dir" and value != entry.default:
+            flags += _given(entry.name.replace("_", "-"), value)
+    place = () if settings.model_dir is None else ("--", str(settings.model_dir.absolute()))
+    return (*flags, *place)
+
+
+def _given(flag: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    several = value if isinstance(value, tuple) else (value,)
+    return [f"--{flag}={each}" for each in several]
 
 
 def setting_fields() -> tuple[Field[Any], ...]:

@@ -1,0 +1,147 @@
+"""`penstock worker`: load an engine, host it, drain, exit. Nothing here knows HTTP.
+
+It ends at once where its engine dies or hangs: a device is never trusted again after a failure,
+and gateways go on elsewhere from what they have seen.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from engines.errors import EngineDied, EngineError, ModelRejected
+from engines.wire.facts import WorkerFacts
+from engines.worker import WorkerServer
+from gateway import __version__
+from gateway.config import worker_tls, worker_token
+from gateway.daemon_thread import in_daemon_thread
+from gateway.logs import configure_logging
+from gateway.opening import Loaded, load_engine
+from gateway.parenthood import die_with_parent
+from gateway.readiness import settle_memory, warm_up
+from gateway.settings import Settings
+from gateway.watchdog import watch
+from gateway.worker_status import ForOperator, ForParent, Status
+
+_log = logging.getLogger("penstock.worker")
+_EXIT_REJECTED = 1
+_EXIT_ENGINE_DIED = 70  # EX_SOFTWARE: a supervisor should start it again
+_SEND_REST_S = 1.0
+
+
+class WorkerProcess:
+    """One run of a worker."""
+
+    def __init__(self, settings: Settings, status: Status) -> None:
+        self._settings = settings
+        self._status = status
+        self._told = asyncio.Event()  # to drain
+
+    async def run(self) -> int:
+        """Serve until told to stop, or asked by a gateway. Returns the exit code."""
+        self._on_signals(lambda: os._exit(0))  # nothing is lost, and an import cannot be stopped
+        try:
+            loaded = await self._load()
+            server = self._host(loaded)
+            address = await server.start(self._settings.listen)
+        except (
+            ModelRejected,
+            EngineError,
+            ValueError,
+            MemoryError,
+            OSError,
+            RuntimeError,
+        ) as error:
+            self._status.failed(str(error))
+            return _EXIT_REJECTED
+        except Exception as error:  # noqa: BLE001 - whatever it was, the process must end
+            _log.error("loading failed", exc_info=error)
+            self._status.failed("loading failed; the log says where")
+            return _EXIT_REJECTED
+        self._on_signals(self._tell)
+        watch(loaded.computes.engine.load, self._settings.step_timeout_s)
+        self._status.ready(address, loaded.computes.kv)
+        await self._drained(server)
+        return await self._end(server, loaded)
+
+    async def _load(self) -> Loaded:
+        loop = asyncio.get_running_loop()
+
+        def report(phase: str) -> None:  # from the loading thread
+            loop.call_soon_threadsafe(self._status.phase, phase)
+
+        loaded = await in_daemon_thread(lambda: load_engine(self._settings, report, _die))
+        self._status.phase("first token")
+        await loaded.computes.engine.start()
+        await warm_up(loaded.computes.engine)
+        settle_memory()
+        return loaded
+
+    def _host(self, loaded: Loaded) -> WorkerServer:
+        computes = loaded.computes
+        facts = WorkerFacts(
+            info=computes.engine.info,
+            limits=loaded.limits,
+            version=__version__,
+            epoch=secrets.randbits(64),
+            ends=computes.ends,
+            grammars=computes.grammars,
+            kv_bytes=computes.kv.blocks * computes.kv.block_bytes,
+        )
+        token, tls = worker_token(self._settings), worker_tls(self._settings)
+        return WorkerServer(computes.engine, facts, token=token, tls=tls)
+
+    async def _drained(self, server: WorkerServer) -> None:
+        """Wait until told to stop; then let running requests end within the timeout."""
+        drained = asyncio.ensure_future(server.drained())
+        told = asyncio.ensure_future(self._told.wait())
+        await asyncio.wait({drained, told}, return_when=asyncio.FIRST_COMPLETED)
+        _log.info("draining")
+        server.drain()
+        await asyncio.wait({drained}, timeout=self._settings.drain_timeout_s)
+        for task in (drained, told):
+            task.cancel()
+
+    async def _end(self, server: WorkerServer, loaded: Loaded) -> int:
+        await server.stop(_SEND_REST_S)
+        try:
+            await loaded.computes.engine.stop(grace_s=0)
+        except EngineDied as stuck:
+            _log.error("the engine did not stop", exc_info=stuck)
+            return _EXIT_ENGINE_DIED
+        return 0
+
+    def _tell(self) -> None:
+        if self._told.is_set():
+            os._exit(0)  # told twice: now
+        self._told.set()
+
+    def _on_signals(self, action: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, action)
+
+
+def _die(error: BaseException) -> None:
+    """Never go on with a broken device: end now, and let the supervisor begin anew."""
+    _log.error("the engine died", exc_info=error)
+    logging.shutdown()
+    os._exit(_EXIT_ENGINE_DIED)
+
+
+def run(settings: Settings, status_fd: int | None) -> int:
+    """Run a worker on an event loop of its own. Returns the exit code.
+
+    `status_fd` is where a supervisor listens; the worker then ends when the supervisor does.
+    """
+    configure_logging(settings.log_level, sys.stderr)
+    if status_fd is not None:
+        die_with_parent()
+    status = ForOperator(sys.stdout) if status_fd is None else ForParent(status_fd)
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(WorkerProcess(settings, status).run())
+    return 0
