@@ -39,11 +39,14 @@ def build(settings: Settings) -> Parts:
 def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     """Wire a started engine to the calls that will come."""
     info = opened.engine.info
+    replicas = 1 if opened.workers is None else opened.workers.total
     admission = Admission(
-        max_sequences=info.max_running * opened.replicas + settings.max_queued_requests,
+        max_sequences=info.max_running * replicas + settings.max_queued_requests,
         max_waiting_tokens=settings.max_queued_tokens,
     )
     metrics.watch(opened.engine.load)
+    if opened.workers is not None:
+        metrics.watch_workers(opened.workers)
     dispatcher = Dispatcher(opened.engine, admission, metrics, monotonic)
     models = MappingProxyType({opened.model.name: opened.model})
     embedder = PooledEmbedder(opened.engine)

@@ -17,7 +17,8 @@ from gateway.settings import Settings
 # torch takes 3 s to import, weights from 0.2 s (the bundled model) to minutes.
 DONE_BEFORE = MappingProxyType(
     {
-        "importing torch": 0.0,
+        "starting a worker": 0.0,
+        "importing torch": 0.1,
         "reading tokenizer": 0.4,
         "checking model": 0.45,
         "loading weights": 0.5,

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from engines.api import EngineLoad
 from gateway.exchange import Exchange, Outcome
+from gateway.opened import Workers
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
@@ -48,6 +49,26 @@ class _LoadCollector(Collector):
             yield GaugeMetricFamily(name, doc, value=getattr(load, attribute))
         for name, doc, attribute in _COUNTERS:
             yield CounterMetricFamily(name, doc, value=getattr(load, attribute))
+
+
+class _WorkerCollector(Collector):
+    """Asks how the workers are when scraped."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        at = self._workers
+        yield GaugeMetricFamily("penstock_replicas_up", "Replicas that there are", value=at.up)
+        yield GaugeMetricFamily(
+            "penstock_replicas", "Replicas that there should be", value=at.total
+        )
+        yield CounterMetricFamily(
+            "penstock_worker_restarts", "Replicas that were opened again", value=at.restarts
+        )
+        yield CounterMetricFamily(
+            "penstock_migrations", "Streams that went on in another replica", value=at.migrations
+        )
 
 
 class Metrics:
@@ -94,6 +115,10 @@ class Metrics:
     def watch(self, load: Callable[[], EngineLoad]) -> None:
         """Export an engine's load from now on."""
         self.registry.register(_LoadCollector(load))
+
+    def watch_workers(self, workers: Workers) -> None:
+        """Export how an engine's workers are from now on."""
+        self.registry.register(_WorkerCollector(workers))
 
     def watch_responses(self, count: Callable[[], int], size: Callable[[], int]) -> None:
         """Export what is stored of responses from now on."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from engines.api import Engine
 from engines.bundled import penstock_tiny
@@ -29,6 +30,26 @@ class Computes:
     grammars: bool = False
 
 
+class Workers(Protocol):
+    """What an engine in several processes tells an operator."""
+
+    @property
+    def up(self) -> int:
+        """Replicas that there are now."""
+
+    @property
+    def total(self) -> int:
+        """Replicas that there should be."""
+
+    @property
+    def migrations(self) -> int:
+        """Streams that went on in another replica."""
+
+    @property
+    def restarts(self) -> int:
+        """Replicas that were opened again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An engine and the model it serves."""
@@ -37,7 +58,7 @@ class Opened:
     model: ServedModel
     kv: KvBudget
     checker: GrammarChecker | None = None
-    replicas: int = 1
+    workers: Workers | None = None  # None: this process computes
 
 
 def model_path(settings: Settings) -> Path:

@@ -25,6 +25,7 @@ _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.ping_timeout_ms", 3_000),  # else a minute, whatever the timeout above says
     ("grpc.http2.max_pings_without_data", 0),
 )
 _SERVER = (

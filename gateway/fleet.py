@@ -1,0 +1,169 @@
+"""Keeps every replica of a model reachable: connects, counts, and comes back after a loss.
+
+Link     one place where a replica is: a process of ours (supervisor.py) or an address
+keeper   a task per link: open, add to the set, wait for the loss, remove, wait, open again
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from engines.errors import EngineError, ModelRejected
+from engines.remote import RemoteEngine
+from engines.replicas import ReplicaSet
+from gateway.backoff import BackOff
+from gateway.daemon_thread import in_daemon_thread
+from gateway.kv_budget import KvBudget, KvNeed
+from gateway.model_directory import TextSide, read_text_side
+from gateway.opened import Computes, Opened, Report, model_path, open_over
+from gateway.settings import Settings
+from gateway.source import Watch
+from gateway.text_agreement import check_agreement
+
+_log = logging.getLogger("penstock.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A started engine in a worker, and the context of its model before any cut."""
+
+    engine: RemoteEngine
+    own_context: int
+
+
+class Link(Protocol):
+    """One place where a replica is. Opened again after each loss; closed in between."""
+
+    name: str
+    must_start: bool  # whether a first failure means that it can never be
+
+    async def open(self, report: Report) -> Replica:
+        """Connect. Raises EngineError, OSError, ValueError."""
+
+    async def lost(self) -> bool:
+        """Wait until it is gone; whether it went as it had been asked to."""
+
+    async def close(self) -> None:
+        """Free what is left of it. Idempotent."""
+
+
+class Fleet:
+    """The replicas of one model, as the source of one engine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        links: Sequence[Link],
+        *,
+        chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._links = links
+        self._chance = chance
+        self._clock = clock
+        self._rest = rest
+        self._set = ReplicaSet()
+        self._first: asyncio.Future[Replica] | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.restarts = 0
+
+    @property
+    def up(self) -> int:
+        return len(self._set.engines)
+
+    @property
+    def total(self) -> int:
+        return len(self._links)
+
+    @property
+    def migrations(self) -> int:
+        return self._set.counters.migrations
+
+    async def open(self, watch: Watch) -> Opened:
+        """The set, once its first replica is up. Raises why a link can never be."""
+        first = self._first = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(in_daemon_thread(self._read_text))
+        keepers = [asyncio.create_task(self._keep(link, reading, watch)) for link in self._links]
+        self._tasks = [reading, *keepers]
+        await asyncio.wait({reading, first}, return_when=asyncio.FIRST_EXCEPTION)
+        if first.done():  # its reason is the better one where both have failed
+            first.result()
+        text, replica = await reading, await first
+        await self._set.start()
+        facts = replica.engine.facts
+        computes = Computes(self._set, _budget(replica), facts.ends, grammars=facts.grammars)
+        return replace(open_over(self._settings, text, computes), workers=self)
+
+    async def close(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _read_text(self) -> TextSide:
+        return read_text_side(model_path(self._settings))
+
+    async def _keep(self, link: Link, reading: "asyncio.Task[TextSide]", watch: Watch) -> None:
+        """One life of a replica after another, with a rest between them."""
+        backoff = BackOff(self._chance)
+        report = watch.phase if link is self._links[0] else _silent
+        known = False
+        while True:
+            began, asked = self._clock(), False
+            try:
+                replica = await link.open(report)
+                check_agreement(link.name, replica.engine.facts, await reading, self._settings)
+                self._set.add(link.name, replica.engine)
+                known, began = True, self._clock()
+                self._welcome(replica, watch)
+                asked = await link.lost()
+                _log.log(logging.INFO if asked else logging.WARNING, "%s is gone", link.name)
+            except (ModelRejected, EngineError, OSError, ValueError) as error:
+                if not known and (link.must_start or not _may_pass(error)):
+                    self._refuse(error, watch)
+                    return
+                _log.warning("%s cannot be reached: %s", link.name, error)
+                began = self._clock()
+            finally:
+                await self._part(link, watch)
+            await self._rest(0 if asked else backoff.after(self._clock() - began))
+            self.restarts += known
+
+    def _welcome(self, replica: Replica, watch: Watch) -> None:
+        watch.workers(self.up, self.total)
+        if self._first is not None and not self._first.done():
+            self._first.set_result(replica)
+
+    def _refuse(self, error: Exception, watch: Watch) -> None:
+        if self._first is not None and not self._first.done():
+            self._first.set_exception(error)
+        else:
+            watch.refused(error)
+
+    async def _part(self, link: Link, watch: Watch) -> None:
+        if link.name in self._set.engines:
+            self._set.remove(link.name)
+            watch.workers(self.up, self.total)
+        await link.close()
+
+
+def _silent(_: str) -> None:
+    """The phases of one worker are enough for a screen."""
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether what is wrong may be right later, without anybody's doing."""
+    return isinstance(error, OSError) or (isinstance(error, EngineError) and error.retryable)
+
+
+def _budget(replica: Replica) -> KvBudget:
+    info, kv_bytes = replica.engine.info, replica.engine.facts.kv_bytes
+    token_bytes = kv_bytes // (info.num_blocks * info.block_size)
+    need = KvNeed(token_bytes, info.block_size, info.max_running, replica.own_context)
+    return KvBudget(info.num_blocks, info.max_context, token_bytes * info.block_size, need)
