@@ -5,6 +5,7 @@ EngineError
 │   ├── ContextOverflow   prompt + max_tokens exceed the context
 │   ├── CapacityExceeded  needs more KV blocks or sequences than the engine has
 │   └── Unsupported       asks for a capability this engine lacks
+├── RequestQuarantined    engines have died of this request: it is not tried again
 ├── RequestFailed         client fault met while it ran: its grammar exceeded a limit
 ├── EngineUnavailable     overload or lifecycle: try again (retryable)
 └── EngineDied            our fault: the engine failed under this request (retryable elsewhere)
@@ -44,6 +45,10 @@ class Unsupported(InvalidRequest):
 
 class RequestFailed(EngineError):  # noqa: N818
     """This request cannot go on, for a reason of its own; no other is touched."""
+
+
+class RequestQuarantined(EngineError):  # noqa: N818
+    """Engines have died under this request, or under one like it: it is not tried again."""
 
 
 class EngineUnavailable(EngineError):  # noqa: N818

@@ -147,6 +147,7 @@ _ENGINE_TABLE: dict[type[engine.EngineError], tuple[int, str, str]] = {
     engine.Unsupported: (400, "invalid_request_error", "unsupported_by_engine"),
     engine.InvalidRequest: (400, "invalid_request_error", "invalid_value"),
     engine.RequestFailed: (400, "invalid_request_error", "request_failed"),
+    engine.RequestQuarantined: (422, "invalid_request_error", "request_quarantined"),
     engine.EngineUnavailable: (503, "server_error", "engine_unavailable"),
     engine.EngineDied: (500, "server_error", "engine_died"),
     engine.EngineError: (500, "server_error", "engine_error"),

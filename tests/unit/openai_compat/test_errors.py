@@ -25,7 +25,7 @@ def test_every_engine_error_has_its_own_row(kind):
     reply = reply_to(example(kind))
     assert kind in errors._ENGINE_TABLE
     assert reply.retryable == kind.retryable
-    its_own_fault = (engine.InvalidRequest, engine.RequestFailed)
+    its_own_fault = (engine.InvalidRequest, engine.RequestFailed, engine.RequestQuarantined)
     assert (reply.status < 500) == issubclass(kind, its_own_fault)
     assert (reply.param == "prompt") == issubclass(kind, engine.InvalidRequest)
     assert (reply.retry_after_s is not None) == (reply.status == 503)
