@@ -574,7 +574,7 @@ def test_real_engines_may_die_at_any_steps(deaths, names):
             check_mix(want, got)
             assert own.replicas.counters.lost == 0
             assert len(MIX) - len(got) == own.replicas.counters.quarantined
-            assert own.replicas.counters.quarantined <= len(own.deaths) // 2
+            assert got.keys() == want.keys() or len(own.deaths) > 1
             quiet(own)
 
     asyncio.run(run())
