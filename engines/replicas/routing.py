@@ -59,9 +59,10 @@ class ReplicaSet:
         """Take a started engine in. Raises ValueError where it serves something else."""
         if name in self._replicas:
             raise ValueError(f"there is a replica {name!r} already")
-        if self._info not in (None, engine.info):
-            raise ValueError(f"replica {name!r} is {engine.info}, the others are {self._info}")
-        self._info = engine.info
+        ours = self._info or engine.info
+        if ours != replace(engine.info, num_blocks=ours.num_blocks):  # these it found free
+            raise ValueError(f"replica {name!r} is {engine.info}, the others are {ours}")
+        self._info = ours
         self._replicas[name] = Replica(name, engine)
         self.changes.tell()
 

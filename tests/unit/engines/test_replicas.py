@@ -288,6 +288,9 @@ async def test_replicas_serve_the_same():
         replicas.add("1", other)
     assert replicas.engines == {"0": engine}
     assert replicas.info == engine.info
+    other.info = replace(engine.info, num_blocks=9)  # as much as was free where it started
+    replicas.add("1", other)
+    assert replicas.info == engine.info
 
 
 async def test_a_request_goes_to_the_least_loaded():
