@@ -89,28 +89,38 @@ async def test_a_dead_engine_fails_every_open_stream_once(kind, faults):
 
 
 async def test_every_way_out_aborts_the_call_below(kind):
-    """A closed stream, an ended choice and a stop leave nothing running in TensorRT-LLM."""
+    """A closed stream and an ended choice leave nothing running below; nor does a stop."""
     engine, gate = kind.gated(steps=1)
+    simulator = kind.recorder.simulator
     async with running(engine):
         closed = engine.generate(ask("a", [1, 2, 3], n=2, max_tokens=120))
         ended = engine.generate(ask("b", [4, 5, 6], max_tokens=120))
+        engine.generate(ask("c", [7, 8, 9], max_tokens=100))
         await anext(closed)
         await closed.aclose()
         ended.end_choice(0)
-        engine.generate(ask("c", [7, 8, 9], max_tokens=100))
         await kind.heard(engine)
-        await engine_stops(engine, gate)
-    simulator = kind.recorder.simulator
+        gate.allow(2)  # the step in flight, and one that sees the aborts
+        async with asyncio.timeout(10):
+            while simulator.prompts != [[7, 8, 9]]:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        stopping = asyncio.create_task(engine.stop(grace_s=0))
+        await asyncio.sleep(0)
+        gate.open()
+        await stopping
     assert simulator.empty
     assert simulator.cache.used == 0
+    assert simulator.closed
 
 
-async def engine_stops(engine, gate):
-    """Stop, with the gate opened once the stop has begun."""
-    stopping = asyncio.create_task(engine.stop(grace_s=0))
-    await asyncio.sleep(0)
-    gate.open()
-    await stopping
+async def test_a_stream_of_the_past_does_not_end_one_with_its_id(kind):
+    """A late failure of the first concerns the first alone."""
+    async with running(kind.engine()) as engine:
+        first = engine.generate(ask("a", [1, 2, 3]))
+        await first.aclose()
+        second = engine.generate(ask("a", [1, 2, 3]))
+        engine._fail(first, RequestFailed("late"))
+        assert len((await read(second))[0].tokens) == 16
 
 
 async def test_a_request_error_fails_that_request_alone(kind, faults):
@@ -216,6 +226,7 @@ async def test_a_request_goes_on_where_another_engine_stopped(kind):
             2: tokens,
         }
         assert answers[0].finish.generated == 12
+        assert answers[0].cached == 3  # of the prompt; an emitted token was cached as well
 
 
 async def test_min_tokens_holds_many_stops_back_and_goes_on_after_them(kind):

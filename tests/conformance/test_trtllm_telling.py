@@ -1,6 +1,7 @@
 """What a TensorRT-LLM engine tells of itself while it runs: blocks, events, statistics."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -41,6 +42,7 @@ async def test_events_reach_the_listener_in_our_names(kind):
         kind.recorder.simulator.cache.gap()
         kind.recorder.simulator.cache.partial()
         await until(lambda: heard[-1] == Cleared(1))
+    assert not [one for one in threading.enumerate() if one.name.startswith("penstock-kv")]
 
 
 async def test_the_number_of_blocks_is_learned_from_the_events(kind):

@@ -78,6 +78,15 @@ class Simulator:
     def empty(self) -> bool:
         return not (self._running or self._waiting or self._inbox.qsize())
 
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Of those in the batch."""
+        return [sequence.prompt for sequence in self._running]
+
+    @property
+    def closed(self) -> bool:
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
         try:
             while self._take():
