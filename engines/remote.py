@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -270,7 +270,7 @@ class RemoteEngine:
     def _end(self, error: EngineError) -> None:
         """Fail every stream, and refuse what comes."""
         self._over = error
-        self._load = EngineLoad(0, 0, 0, 0, self._load.blocks_total, alive=False)
+        self._load = replace(self._load, alive=False)  # the last that was told, for who asks why
         left, self._open, self._handles = list(self._open.values()), {}, {}
         for known in left:
             known.box.fail(type(error)(str(error)))
