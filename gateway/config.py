@@ -7,7 +7,7 @@ It never quotes a secret.
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,15 +62,27 @@ def is_loopback(host: str) -> bool:
 
 def check_worker(settings: Settings) -> None:
     """What `penstock worker` must be given. Raises ConfigError."""
-    worker_token(settings)
-    worker_tls(settings)
+    _check_channels(settings, (settings.listen,))
 
 
 def check_gateway(settings: Settings) -> None:
     """What `penstock gateway` must be given. Raises ConfigError."""
     if not settings.worker:
         raise ConfigError("no worker is named: give --worker ADDRESS, or use penstock serve")
-    check_worker(settings)
+    _check_channels(settings, settings.worker)
+
+
+def _check_channels(settings: Settings, addresses: Iterable[str]) -> None:
+    from engines.wire.channels import is_local  # noqa: PLC0415 - it brings gRPC
+
+    worker_token(settings)
+    if worker_tls(settings) is None:
+        for address in addresses:
+            if not is_local(address):
+                raise ConfigError(
+                    f"{address} is beyond this machine: gateways and workers need --worker-cert,"
+                    " --worker-key and --worker-ca there"
+                )
 
 
 def worker_token(settings: Settings) -> str:

@@ -35,7 +35,7 @@ class Elsewhere:
 
     async def lost(self) -> bool:
         await self._died.wait()
-        return False
+        return self._engine is not None and self._engine.draining
 
     async def close(self) -> None:
         engine, self._engine = self._engine, None

@@ -56,7 +56,8 @@ class Supervised:
         try:
             await asyncio.wait({ended, died}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({ended, died}, timeout=_NOTICE_S)
-            return ended.done() and ended.result() == 0
+            drained = self._engine is not None and self._engine.draining
+            return drained or (ended.done() and ended.result() == 0)
         finally:
             ended.cancel()
             died.cancel()

@@ -47,15 +47,8 @@ class WorkerProcess:
         try:
             loaded = await self._load()
             server = self._host(loaded)
-            address = await server.start(self._settings.listen)
-        except (
-            ModelRejected,
-            EngineError,
-            ValueError,
-            MemoryError,
-            OSError,
-            RuntimeError,
-        ) as error:
+            address = await self._listen(server)
+        except (ModelRejected, EngineError, ValueError, MemoryError, OSError) as error:
             self._status.failed(str(error))
             return _EXIT_REJECTED
         except Exception as error:  # noqa: BLE001 - whatever it was, the process must end
@@ -94,6 +87,13 @@ class WorkerProcess:
         )
         token, tls = worker_token(self._settings), worker_tls(self._settings)
         return WorkerServer(computes.engine, facts, token=token, tls=tls)
+
+    async def _listen(self, server: WorkerServer) -> str:
+        """The address bound. Raises OSError in words of ours: gRPC's are about gRPC."""
+        try:
+            return await server.start(self._settings.listen)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {self._settings.listen}: is it in use?") from None
 
     async def _drained(self, server: WorkerServer) -> None:
         """Wait until told to stop; then let running requests end within the timeout."""

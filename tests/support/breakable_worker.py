@@ -10,7 +10,6 @@ from gateway.opened import Computes
 from gateway.opening import Loaded
 from tests.support.live import TOKENIZER_DIR, ledger_opener
 
-
 RUNNERS = []
 
 

@@ -259,8 +259,13 @@ def test_gateways_and_workers_need_a_secret_in_common():
         check_gateway(read(environ=token))
     with pytest.raises(ConfigError, match="given together"):
         check_worker(read({"worker_ca": "/ca.pem"}, token))
+    for beyond in ("gpu-1:8010", "0.0.0.0:8010"):
+        with pytest.raises(ConfigError, match="beyond this machine"):
+            check_gateway(read({"worker": ["[::1]:1", beyond]}, token))
+        with pytest.raises(ConfigError, match="beyond this machine"):
+            check_worker(read({"listen": beyond}, token))
     check_worker(read(environ=token))
-    check_gateway(read({"worker": ["h:1"]}, token))
+    check_gateway(read({"worker": ["127.0.0.1:1", "unix:/run/w"]}, token))
 
 
 def test_a_worker_finds_the_token_and_none_of_our_settings():

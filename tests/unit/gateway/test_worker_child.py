@@ -35,6 +35,7 @@ def test_it_tells_its_phases_then_where_it_is(tmp_path):
     ("arguments", "reason"),
     [
         (("--engine=ledger", "--", "/none"), r"/none is not a directory"),
+        (("--engine=ledger", "--listen=unix:/none/w"), r"cannot listen on unix:/none/w: is it .*"),
         (("--engine=magic",), r"a worker ended before it was ready \(exit code 2\)"),
     ],
 )
