@@ -224,9 +224,10 @@ def flags_of(command: str) -> tuple[Field[Any], ...]:
 def engine_arguments(settings: Settings) -> tuple[str, ...]:
     """The flags that give a worker the engine that these settings choose."""
     flags: list[str] = []
+    told = (_BOTH | _ENGINE) - _ELSEWHERE - {"model_dir"}
     for entry in setting_fields():
         value = getattr(settings, entry.name)
-        if entry.name in _BOTH | _ENGINE and entry.name != "model_dir" and value != entry.default:
+        if entry.name in told and value != entry.default:
             flags += _given(entry.name.replace("_", "-"), value)
     place = () if settings.model_dir is None else ("--", str(settings.model_dir.absolute()))
     return (*flags, *place)
@@ -235,6 +236,8 @@ def engine_arguments(settings: Settings) -> tuple[str, ...]:
 def _given(flag: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
+    if isinstance(value, Path):
+        value = value.absolute()  # a worker runs in another folder
     several = value if isinstance(value, tuple) else (value,)
     return [f"--{flag}={each}" for each in several]
 

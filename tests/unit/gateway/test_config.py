@@ -102,7 +102,8 @@ def test_bad_files_are_refused(yaml_file, text):
 
 
 TEXT_SETTINGS = [
-    "allowed_host", "api_key", "cors_origin", "device", "dtype", "engine", "host", "listen",
+    "allowed_host", "api_key", "cors_origin", "device", "dtype", "engine", "engine_config",
+    "host", "listen",
     "log_level", "model_dir", "named_call_finish", "reasoning_parser", "served_model_name",
     "tool_parser", "worker", "worker_ca", "worker_cert", "worker_key", "worker_token",
 ]  # fmt: skip
@@ -286,6 +287,9 @@ def test_a_worker_gets_the_engine_that_was_chosen():
         "--", "/models/x",
     )  # fmt: skip
     assert engine_arguments(read()) == ()
+    assert engine_arguments(read({"worker_ca": "/ca.pem"})) == ()  # one machine needs no TLS
+    here = read({"model_dir": "models/x"})
+    assert engine_arguments(here) == ("--", str(Path.cwd() / "models" / "x"))
 
 
 def test_every_setting_has_a_command_that_reads_it():
