@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from engines.api import Capability, Embeds, EngineInfo
+from engines.api import Capability, Embeds, Engine, EngineInfo
 from engines.errors import ModelRejected
 from engines.grammar.compiler import GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
@@ -42,12 +42,28 @@ _LEDGER_TOKEN_BYTES = 8  # one fingerprint
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An engine that is loaded and not yet started, its sizes, and the text side beside it."""
+class Sizes:
+    """What a worker tells of its engine beside its info."""
 
-    computes: Computes
+    kv: KvBudget
     limits: Limits
+    ends: frozenset[int] = frozenset()
+    grammars: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine that is loaded and not yet started, and the text side beside it."""
+
+    engine: Engine
     text: TextSide
+    sizes: Callable[[], Sizes]  # engines that batch by themselves know theirs once they have begun
+
+    @property
+    def computes(self) -> Computes:
+        """The engine with what calls to it must know."""
+        sizes = self.sizes()
+        return Computes(self.engine, sizes.kv, sizes.ends, grammars=sizes.grammars)
 
 
 def open_engine(settings: Settings, report: Report, on_death: OnDeath) -> Opened:
@@ -62,8 +78,35 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
     `report` hears the name of each phase as it begins. Raises ModelRejected.
     """
     path = model_path(settings)
-    opener = {"torch": _open_torch, "ledger": _open_ledger}[settings.engine]
-    return opener(path, settings, report, on_death)
+    openers = {"torch": _open_torch, "ledger": _open_ledger, "trtllm": _open_trtllm}
+    return openers[settings.engine](path, settings, report, on_death)
+
+
+def _open_trtllm(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
+    from engines.trtllm.opening import open_trtllm
+
+    configured = _engine_config(settings)
+    report("reading tokenizer")
+    text = read_text_side(path)
+    report("loading TensorRT-LLM")
+    engine = open_trtllm(configured, on_death=on_death)
+
+    def sizes() -> Sizes:
+        limits, kinds = engine.limits, engine.info.capabilities
+        need = KvNeed(0, limits.block_size, limits.max_running, limits.max_context)
+        kv = KvBudget(limits.num_blocks, limits.max_context, 0, need)  # its memory is not ours
+        return Sizes(kv, limits, engine.ends, Capability.GRAMMAR in kinds)
+
+    return Loaded(engine, text, sizes)
+
+
+def _engine_config(settings: Settings) -> str:
+    if settings.engine_config is None:
+        raise ModelRejected(f"--engine {settings.engine} needs --engine-config FILE")
+    try:
+        return settings.engine_config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelRejected(f"--engine-config cannot be read: {error}") from error
 
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
@@ -99,7 +142,8 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
     )
     limits = _limits(settings, info)
     engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
-    return Loaded(Computes(engine, kv, ends, grammars=grammars is not None), limits, text)
+    sizes = Sizes(kv, limits, ends, grammars is not None)
+    return Loaded(engine, text, lambda: sizes)
 
 
 def _loading(report: Report) -> Callable[[str, float], None]:
@@ -149,7 +193,7 @@ def _open_encoder(
     )
     limits = _limits(settings, info, whole_prompts=True)
     engine = SteppedEngine(info, limits, EncoderRunner(loaded), on_death=on_death)
-    return Loaded(Computes(engine, kv), limits, text)
+    return Loaded(engine, text, lambda: Sizes(kv, limits))
 
 
 def _torch_budget(settings: Settings, loaded: "LoadedModel") -> KvBudget:
@@ -182,7 +226,8 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
     )
     limits = _limits(settings, info)
     engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
-    return Loaded(Computes(engine, kv, grammars=grammars is not None), limits, text)
+    sizes = Sizes(kv, limits, grammars=grammars is not None)
+    return Loaded(engine, text, lambda: sizes)
 
 
 def _grammars(path: Path, vocab_size: int, ends: frozenset[int]) -> GrammarCompiler | None:

@@ -54,8 +54,14 @@ class Settings:
     )
     engine: str = _setting(
         "torch",
-        choice("torch", "ledger"),
+        choice("torch", "ledger", "trtllm"),
         "What computes tokens; ledger has no model",
+        group="model",
+    )
+    engine_config: Path | None = _setting(
+        None,
+        path(),
+        "YAML of an engine that batches by itself; see docs/engines",
         group="model",
     )
     dtype: str = _setting(
@@ -203,7 +209,7 @@ _BOTH = frozenset(
     | {"worker_cert", "worker_key", "worker_ca"}
 )
 _ENGINE = frozenset(
-    {"engine", "dtype", "device", "max_running", "max_context", "block_size"}
+    {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
     | {"kv_cache_memory", "max_step_tokens", "step_timeout_s"}
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags

@@ -31,6 +31,7 @@ _log = logging.getLogger("penstock.worker")
 _EXIT_REJECTED = 1
 _EXIT_ENGINE_DIED = 70  # EX_SOFTWARE: a supervisor should start it again
 _SEND_REST_S = 1.0
+_IN_MAIN_THREAD = frozenset({"trtllm"})  # it starts processes and catches signals of its own
 
 
 class WorkerProcess:
@@ -56,8 +57,8 @@ class WorkerProcess:
             self._status.failed("loading failed; the log says where")
             return _EXIT_REJECTED
         self._on_signals(self._tell)
-        watch(loaded.computes.engine.load, self._settings.step_timeout_s)
-        self._status.ready(address, loaded.computes.kv)
+        watch(loaded.engine.load, self._settings.step_timeout_s)
+        self._status.ready(address, loaded.sizes().kv)
         await self._drained(server)
         return await self._end(server, loaded)
 
@@ -67,26 +68,29 @@ class WorkerProcess:
         def report(phase: str) -> None:  # from the loading thread
             loop.call_soon_threadsafe(self._status.phase, phase)
 
-        loaded = await in_daemon_thread(lambda: load_engine(self._settings, report, _die))
+        if self._settings.engine in _IN_MAIN_THREAD:
+            loaded = load_engine(self._settings, self._status.phase, _die)
+        else:
+            loaded = await in_daemon_thread(lambda: load_engine(self._settings, report, _die))
         self._status.phase("first token")
-        await loaded.computes.engine.start()
-        await warm_up(loaded.computes.engine)
+        await loaded.engine.start()
+        await warm_up(loaded.engine)
         settle_memory()
         return loaded
 
     def _host(self, loaded: Loaded) -> WorkerServer:
-        computes = loaded.computes
+        sizes = loaded.sizes()
         facts = WorkerFacts(
-            info=computes.engine.info,
-            limits=loaded.limits,
+            info=loaded.engine.info,
+            limits=sizes.limits,
             version=__version__,
             epoch=secrets.randbits(64),
-            ends=computes.ends,
-            grammars=computes.grammars,
-            kv_bytes=computes.kv.blocks * computes.kv.block_bytes,
+            ends=sizes.ends,
+            grammars=sizes.grammars,
+            kv_bytes=sizes.kv.blocks * sizes.kv.block_bytes,
         )
         token, tls = worker_token(self._settings), worker_tls(self._settings)
-        return WorkerServer(computes.engine, facts, token=token, tls=tls)
+        return WorkerServer(loaded.engine, facts, token=token, tls=tls)
 
     async def _listen(self, server: WorkerServer) -> str:
         """The address bound. Raises OSError in words of ours: gRPC's are about gRPC."""
@@ -109,7 +113,7 @@ class WorkerProcess:
     async def _end(self, server: WorkerServer, loaded: Loaded) -> int:
         await server.stop(_SEND_REST_S)
         try:
-            await loaded.computes.engine.stop(grace_s=0)
+            await loaded.engine.stop(grace_s=0)
         except EngineDied as stuck:
             _log.error("the engine did not stop", exc_info=stuck)
             return _EXIT_ENGINE_DIED

@@ -73,7 +73,7 @@ class TrtLlmEngine:
         self._started = False
         self._open = True
         self._stats = EngineStats()
-        self._hit_tokens = self._query_tokens = 0
+        self._outputs = self._hit_tokens = self._query_tokens = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -135,7 +135,7 @@ class TrtLlmEngine:
             waiting_tokens=admission.waiting_tokens,
             blocks_used=min(admission.blocks, self._limits.num_blocks),
             blocks_total=self._limits.num_blocks,
-            steps=self._stats.iteration,
+            steps=self._stats.iteration or self._outputs,  # a watchdog must see it work
             prefix_hit_tokens=self._hit_tokens,
             prefix_query_tokens=self._query_tokens,
             alive=self._alive,
@@ -166,7 +166,7 @@ class TrtLlmEngine:
 
     async def _drive(self, run: Run) -> None:
         try:
-            await follow(run, self._writer, self._calls, self._has_started)
+            await follow(run, self._writer, self._calls, self._has_told)
         except (RequestFailed, InvalidRequest) as error:
             self._fail(run.box, error)
         except asyncio.CancelledError:
@@ -179,7 +179,11 @@ class TrtLlmEngine:
         else:
             self._leave(run)
 
-    def _has_started(self, run: Run) -> None:
+    def _has_told(self, run: Run) -> None:
+        self._outputs += 1
+        if run.begun:
+            return
+        run.begun = True
         cached = run.cached or 0
         self._hit_tokens += cached
         self._query_tokens += len(run.box.request.prompt)

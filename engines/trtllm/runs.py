@@ -27,6 +27,7 @@ class Run:
     ticket: "Ticket[Run]" = field(init=False)
     task: asyncio.Task[None] | None = field(default=None, init=False)
     cached: int | None = field(default=None, init=False)  # known with the first token
+    begun: bool = field(default=False, init=False)  # the engine has told something of it
 
     def __post_init__(self) -> None:
         request = self.box.request
@@ -38,30 +39,30 @@ class Run:
         )
 
 
-async def follow(run: Run, writer: Writer, calls: Calls, started: Callable[[Run], None]) -> None:
+async def follow(run: Run, writer: Writer, calls: Calls, told: Callable[[Run], None]) -> None:
     """Push all events of a choice. Raises what the engine raises; cancelled, it aborts the call.
 
-    `started` is told once, with the first tokens.
+    `told` is called for each output, before its tokens are pushed.
     """
     request, finished = run.box.request, False
     while not finished:
         stage = writer.stage(request, run.choice, run.log)
         result = calls.begin(stage, request)
         try:
-            finished = await _read(run, stage, result, started)
+            finished = await _read(run, stage, result, told)
         finally:
             if not result.finished:
                 result.abort()
 
 
-async def _read(run: Run, stage: Stage, result: Result, started: Callable[[Run], None]) -> bool:
+async def _read(run: Run, stage: Stage, result: Result, told: Callable[[Run], None]) -> bool:
     """Read one call to its end; whether the choice has finished with it."""
     cursor = Cursor(run.box.request.sampling, stage, len(run.log))
     async for _ in result:
         reading = cursor.read(result.outputs[0], ended=result.finished)
         if run.cached is None:
             run.cached = min(cached_tokens(result), len(run.box.request.prompt))
-            started(run)
+        told(run)
         if reading.tokens or reading.finish is not None:
             _push(run, reading, run.cached)
         if reading.over:

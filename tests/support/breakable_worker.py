@@ -6,8 +6,7 @@ import sys
 import gateway.worker_process
 from gateway.config import read_settings
 from gateway.model_directory import read_text_side
-from gateway.opened import Computes
-from gateway.opening import Loaded
+from gateway.opening import Loaded, Sizes
 from tests.support.live import TOKENIZER_DIR, ledger_opener
 
 RUNNERS = []
@@ -16,7 +15,8 @@ RUNNERS = []
 def load(settings, report, on_death):
     opened = ledger_opener(RUNNERS, settings, report, on_death, step_s=0.002)
     engine = opened.engine
-    return Loaded(Computes(engine, opened.kv), engine._limits, read_text_side(TOKENIZER_DIR))
+    sizes = Sizes(opened.kv, engine._limits)
+    return Loaded(engine, read_text_side(TOKENIZER_DIR), lambda: sizes)
 
 
 if __name__ == "__main__":
