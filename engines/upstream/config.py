@@ -40,7 +40,8 @@ class UpstreamConfig:
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
+        sound = self.base_url.isprintable() and " " not in self.base_url and url.port != 0
+        if url.scheme not in {"http", "https"} or not url.hostname or not sound:
             raise ValueError("an upstream's URL is http://HOST/v1 or https://HOST/v1")
         if url.username or url.password or url.query or url.fragment:
             raise ValueError("an upstream's URL has no user, query or fragment: it is logged")

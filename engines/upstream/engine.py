@@ -103,6 +103,8 @@ class UpstreamEngine:
             raise EngineUnavailable(
                 f"the upstream at {self._config.base_url} cannot be used: {error}"
             ) from None
+        if self._refusal is _STOPPING:  # meanwhile
+            raise EngineUnavailable(_STOPPING[1])
         self._refusal = None
 
     def generate(self, request: GenerationRequest) -> Mailbox:

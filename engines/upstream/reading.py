@@ -33,7 +33,8 @@ class _Choice(msgspec.Struct):
     prompt_token_ids: list[int] | None = None
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
-    stop_reason: int | str | None = None
+    stop_reason: int | str | None = None  # vLLM's name
+    matched_stop: int | str | None = None  # SGLang's
 
 
 class _Details(msgspec.Struct):
@@ -133,7 +134,8 @@ class Cursor:
             return Finish(FinishReason.LENGTH, self._said)
         if choice.finish_reason != "stop":
             raise EngineDied("the upstream gave the request up")
-        stops, stop = self._sampling.stop_tokens, choice.stop_reason
+        stops = self._sampling.stop_tokens
+        stop = choice.matched_stop if choice.stop_reason is None else choice.stop_reason
         if stop is None and len(stops) == 1:
             (stop,) = stops
         if not isinstance(stop, int) or stop not in stops:

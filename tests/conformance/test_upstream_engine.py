@@ -1,6 +1,8 @@
 """The contract of `engines/api.py` over an OpenAI-compatible server, and what is its own."""
 
+import asyncio
 from dataclasses import dataclass, replace
+from random import Random
 
 import pytest
 
@@ -9,6 +11,7 @@ from engines.errors import CapacityExceeded, ContextOverflow, InvalidRequest, Un
 from tests.conformance.test_engine_contract import (
     Kind,
     kinds,
+    settled,
     test_a_prefix_that_was_computed_is_reported_as_cached,
     test_a_slow_reader_gets_merged_events_and_slows_nobody,
     test_a_stop_token_ends_the_choice_and_is_its_last_token,
@@ -81,8 +84,8 @@ def kind(request, kinds):
     return Over(kinds[request.param])
 
 
-async def test_what_can_never_fit_is_refused_at_once(kind):
-    """Before anything is sent; a length is known from the upstream's /models."""
+async def test_what_can_never_fit_or_be_said_is_refused_at_once(kind):
+    """Before anything is sent: the length is known from /models; of blocks nothing is known."""
     async with running(kind.engine()) as engine:
         sent = engine.inner.load().steps
         cases = [
@@ -169,6 +172,39 @@ async def test_min_tokens_count_what_was_emitted(kind):
         emitted = (tuple(whole.tokens[:4]),)
         rest = await read(engine.generate(replace(request, emitted=emitted)))
         assert whole.tokens[:4] + rest[0].tokens == whole.tokens
+
+
+async def leaves(engine, random, name):
+    """A request that is read to some place, and then left in one of three ways."""
+    asked = ask(name, [random.randrange(1, 400) for _ in range(random.randrange(1, 20))], n=2)
+    stream = engine.generate(asked)
+    for _ in range(random.randrange(4)):
+        await anext(stream, None)
+    match random.randrange(3):
+        case 0:
+            stream.end_choice(0)
+            rest = await read(stream)
+            assert rest.get(0) is None
+        case 1:
+            await stream.aclose()
+        case 2:
+            await read(stream)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_storm_of_streams_that_are_left_leaves_nothing(kinds, seed):
+    """Whoever left and when: neither side holds a stream, a block or a task in the end."""
+    random = Random(seed)
+    async with running(Over(kinds["ledger"]).engine()) as engine:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(leaves(engine, random, f"s{i}") for i in range(60)))
+        await settled(engine, running=0, waiting=0, blocks_used=0)
+        load = engine.outer.load()
+        assert (load.running, load.waiting, load.waiting_tokens) == (0, 0, 0)
+        async with asyncio.timeout(10):
+            while engine.outer._tasks:  # noqa: ASYNC110 - a test waits for a fact
+                await asyncio.sleep(0.001)
+        assert engine.outer._slots._value == engine.info.max_running
 
 
 async def test_a_salt_parts_prefixes():

@@ -200,11 +200,15 @@ def test_capabilities_are_those_of_the_kind():
 
 
 @pytest.mark.parametrize(
-    "url", ["h/v1", "ftp://h/v1", "http:///v1", "http://u:p@h/v1", "http://h/v1?k=1", "http://h#x"]
-)
+    "url",
+    [
+        "h/v1", "ftp://h/v1", "http:///v1", "http://u:p@h/v1", "http://h/v1?k=1", "http://h#x",
+        "http://h:0/v1", "http://h:99999/v1", "http://h:x/v1", "http://h /v1", "http://h\n/v1",
+    ],
+)  # fmt: skip
 def test_a_url_that_is_none_is_refused(url):
     """One with a password too: URLs are logged."""
-    with pytest.raises(ValueError, match="URL"):
+    with pytest.raises(ValueError, match=r"URL|[Pp]ort"):
         upstream_config(url)
 
 
@@ -255,6 +259,8 @@ def test_a_stop_token_that_is_kept_back_is_added():
     stops = frozenset({8, 9})
     told_by = chunk(4, finish="stop", stop_reason=9)
     assert finish_of(told_by, stop_tokens=stops) == Finish(FinishReason.STOP, 2, 9)
+    told_by = chunk(4, finish="stop", matched_stop=8)
+    assert finish_of(told_by, stop_tokens=stops) == Finish(FinishReason.STOP, 2, 8)
     only = reading(chunk(4, finish="stop"), stop_tokens=frozenset({9}))[0]
     assert only[0].tokens == [4, 9]
     for reason in (None, 7, "text"):
