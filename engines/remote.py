@@ -216,7 +216,8 @@ class RemoteEngine:
                 number += 1
                 self._take(frame, number)
         except grpc.aio.AioRpcError as error:
-            self._lost(EngineDied(f"the session with the worker broke: {error.code().name}"))
+            why = f"{error.code().name}: {error.details()}"
+            self._lost(EngineDied(f"the session with the worker broke: {why}"))
         except (_Lie, ValueError) as error:
             _log.error("the worker at %s lied: %s", self._address, error)
             session.cancel()
@@ -262,6 +263,7 @@ class RemoteEngine:
             self._idle.set()
 
     def _lost(self, error: EngineError) -> None:
+        _log.warning("the worker at %s is lost: %s", self._address, error)
         self._end(error)
         if self._on_death is not None:
             on_death, self._on_death = self._on_death, None

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from engines.api import Capability, TokenEvent
 from engines.errors import EngineDied, EngineUnavailable, InvalidRequest, RequestFailed
 from engines.remote import RemoteEngine
+from engines.wire import channels
 from engines.wire.channels import SERVICE, bind, channel, metadata, server
 from engines.wire.events import delta_message, facts_message
 from engines.wire.facts import WorkerFacts
@@ -84,6 +85,19 @@ async def test_a_gateway_that_goes_leaves_nothing_on_the_worker():
         with pytest.raises(EngineUnavailable):
             await read(lost[1])
         assert not engine.inner._boxes
+
+
+async def test_a_session_lives_through_silence(monkeypatch):
+    """Pings in it are no offence: with gRPC's defaults the worker hangs up at the third."""
+    often = [
+        (name, 50 if name == "grpc.keepalive_time_ms" else value)
+        for name, value in channels._KEEPALIVE
+    ]
+    monkeypatch.setattr(channels, "_KEEPALIVE", tuple(often))
+    async with running(hosted()) as engine:
+        await asyncio.sleep(4.5)  # so often that the third came after 3 s
+        assert engine.load().alive
+        assert (await read(engine.generate(ask("a", [1, 2]))))[0].finish is not None
 
 
 async def test_two_gateways_may_use_the_same_id():
