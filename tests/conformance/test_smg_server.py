@@ -80,28 +80,29 @@ async def test_every_way_out_aborts_the_call(kind, way, tokens):
 
 async def test_what_the_server_says_of_an_aborted_choice_is_no_word_about_its_sibling(kind):
     """The one is reported cancelled while the other is still being read."""
-    for number in range(8):
-        engine, gate = kind.gated(steps=2)
-        async with running(engine):
-            stream = engine.generate(ask(f"s{number}", [1, 2, number], n=2, max_tokens=30))
-            await anext(stream)
-            stream.end_choice(1)
-            await engine.heard()
-            gate.open()
-            rest = await read(stream)
-            assert rest[0].finish.generated == 30
+    kind.server["abort_s"] = 0.05
+    engine, gate = kind.gated(steps=2)
+    async with running(engine):
+        stream = engine.generate(ask("a", [1, 2, 3], n=2, max_tokens=30))
+        await until(lambda: len(engine.servicer.open) == 2)
+        stream.end_choice(1)
+        await engine.heard()
+        gate.open()
+        assert (await read(stream))[0].finish.generated == 30
 
 
-async def test_a_call_left_before_the_server_saw_it_is_cancelled(kind):
+async def test_a_call_left_before_the_server_knows_its_id_is_cancelled(kind):
     """An abort that finds nothing is followed by the cancel, which finds it."""
+    begins = kind.server["begins"] = asyncio.Event()
     async with running(kind.engine()) as engine:
-        for number in range(20):
-            stream = engine.generate(ask(f"s{number}", [1, 2, number], max_tokens=100))
-            for _ in range(number % 4):
-                await asyncio.sleep(0)
-            await stream.aclose()
-        await settled(engine, running=0, waiting=0, blocks_used=0)
+        stream = engine.generate(ask("a", [1, 2, 3], max_tokens=100))
+        await until(lambda: engine.servicer.requests)
+        await stream.aclose()
+        await until(lambda: len(engine.servicer.notes) == 2)
+        begins.set()
+        assert engine.servicer.notes == ["abort of nothing", "cancelled"]
         await nothing_left(engine)
+        assert engine.simulator.order == []
 
 
 async def test_a_call_left_while_its_servicer_stands_at_a_yield_is_aborted_all_the_same(

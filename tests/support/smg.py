@@ -46,6 +46,8 @@ class Servicer(rpc.TrtllmServiceServicer):
     trouble: str = "OK"
     salts: bool = False  # whether cache_salt_id parts the prefix cache
     keeps_end: bool = False  # returns the end token after all
+    begins: asyncio.Event | None = None  # calls wait for it before they are known by their id
+    abort_s: float = 0.0  # an abort is answered so much after it was done
     notes: list[str] = field(default_factory=list)
     requests: list = field(default_factory=list)
     at_yield: set[str] = field(default_factory=set)
@@ -64,6 +66,8 @@ class Servicer(rpc.TrtllmServiceServicer):
         if refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
         try:
+            if self.begins is not None:
+                await self.begins.wait()
             async for response in self._run(request, bias if bias.size else None):
                 self.yields += 1
                 self.at_yield.add(name)
@@ -156,6 +160,7 @@ class Servicer(rpc.TrtllmServiceServicer):
     async def Abort(self, request, context):  # noqa: N802
         found = self._abort(request.request_id)
         self.notes.append("aborted" if found else "abort of nothing")
+        await asyncio.sleep(self.abort_s)
         return pb.AbortResponse(success=found)
 
     async def HealthCheck(self, request, context):  # noqa: N802
