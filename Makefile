@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast test-schemathesis test-clients bench serve lock clean help
+.PHONY: setup fmt check test test-fast test-schemathesis test-clients conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -38,6 +38,9 @@ test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 
 test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
+conformance: $(STAMP)  ## run the engine contract over every engine, and write docs/engines/conformance.md
+	$(BIN)/python -m tests.support.conformance_table
 
 bench: $(STAMP)  ## print the figures of docs/performance.md
 	$(BIN)/python -m benchmarks

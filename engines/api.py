@@ -159,6 +159,7 @@ class TokenEvent:
         if self.logprobs is not None and later.logprobs is not None:
             self.logprobs += later.logprobs
         self.finish = later.finish
+        self.cached = max(self.cached, later.cached)  # some engines tell it late
 
 
 @dataclass(frozen=True, slots=True)

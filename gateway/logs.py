@@ -36,7 +36,7 @@ def configure_logging(level: str, stream: IO[str]) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # a closed log pipe must not disturb serving
-    for chatty in ("uvicorn.error", "uvicorn.access", "asyncio"):
+    for chatty in ("uvicorn.error", "uvicorn.access", "asyncio", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import EngineError
+from engines.errors import ModelRejected
 from gateway.opened import Report
 
 _ROOT = Path(__file__).parents[1]  # where `python -m gateway` finds this package
 _STDERR = 2  # what a library prints must not mix with what we print
 
 
-class WorkerFailed(EngineError):  # noqa: N818 - what happened
+class WorkerFailed(ModelRejected):
     """A worker process ended before it was ready; says why."""
 
 

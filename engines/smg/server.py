@@ -26,14 +26,11 @@ from engines.wire.channels import Tls, Unsafe, is_local
 _CONNECT_S = 10.0
 _ANSWER_S = 5.0
 _LARGEST_MESSAGE = 64 << 20  # bytes
-# TensorRT-LLM's server hangs up on who pings more often than every 10 s.
+# No keepalive: a server that was not told to bear pings hangs up on who sends them, and silence is
+# found by asking for its health.
 _OPTIONS = (
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-    ("grpc.keepalive_time_ms", 15_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
 _GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
