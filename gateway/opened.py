@@ -9,6 +9,7 @@ from engines.api import Engine
 from engines.bundled import penstock_tiny
 from engines.errors import ModelRejected
 from engines.grammar.checker import GrammarChecker
+from engines.limits import Limits
 from gateway.kv_budget import KvBudget
 from gateway.model_directory import TextSide, Writing
 from gateway.model_syntax import choose_syntax
@@ -27,6 +28,16 @@ class Computes:
     engine: Engine
     kv: KvBudget
     ends: frozenset[int] = frozenset()  # the tokens that end an answer
+    grammars: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a worker tells of its engine beside its info."""
+
+    kv: KvBudget
+    limits: Limits
+    ends: frozenset[int] = frozenset()
     grammars: bool = False
 
 

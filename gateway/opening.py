@@ -25,7 +25,16 @@ from engines.text.model_files import read_text
 from gateway.free_memory import free_memory_bytes
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 from gateway.model_directory import TextSide, read_text_side
-from gateway.opened import Computes, OnDeath, Opened, Report, model_names, model_path, open_over
+from gateway.opened import (
+    Computes,
+    OnDeath,
+    Opened,
+    Report,
+    Sizes,
+    model_names,
+    model_path,
+    open_over,
+)
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,16 +48,6 @@ _TORCH_CAN = frozenset(Capability)
 _LEDGER_CAN = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a worker tells of its engine beside its info."""
-
-    kv: KvBudget
-    limits: Limits
-    ends: frozenset[int] = frozenset()
-    grammars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +77,15 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
     `report` hears the name of each phase as it begins. Raises ModelRejected.
     """
     path = model_path(settings)
-    openers = {"torch": _open_torch, "ledger": _open_ledger, "trtllm": _open_trtllm}
-    return openers[settings.engine](path, settings, report, on_death)
+    openers = {"torch": _open_torch, "ledger": _open_ledger}
+    if settings.engine in openers:
+        return openers[settings.engine](path, settings, report, on_death)
+    from gateway.self_batching import OPENERS
 
-
-def _open_trtllm(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
-    from engines.trtllm.opening import open_trtllm
-
-    configured = _engine_config(settings)
     report("reading tokenizer")
     text = read_text_side(path)
-    report("loading TensorRT-LLM")
-    engine = open_trtllm(configured, on_death=on_death)
-
-    def sizes() -> Sizes:
-        limits, kinds = engine.limits, engine.info.capabilities
-        need = KvNeed(0, limits.block_size, limits.max_running, limits.max_context)
-        kv = KvBudget(limits.num_blocks, limits.max_context, 0, need)  # its memory is not ours
-        return Sizes(kv, limits, engine.ends, Capability.GRAMMAR in kinds)
-
-    return Loaded(engine, text, sizes)
-
-
-def _engine_config(settings: Settings) -> str:
-    if settings.engine_config is None:
-        raise ModelRejected(f"--engine {settings.engine} needs --engine-config FILE")
-    try:
-        return settings.engine_config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelRejected(f"--engine-config cannot be read: {error}") from error
+    configured = OPENERS[settings.engine](path, text, settings, on_death)
+    return Loaded(configured.engine, text, configured.sizes)
 
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:

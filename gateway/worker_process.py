@@ -23,6 +23,7 @@ from gateway.logs import configure_logging
 from gateway.opening import Loaded, load_engine
 from gateway.parenthood import die_with_parent
 from gateway.readiness import settle_memory, warm_up
+from gateway.self_batching import IN_MAIN_THREAD, UNWATCHED
 from gateway.settings import Settings
 from gateway.watchdog import watch
 from gateway.worker_status import ForOperator, ForParent, Status
@@ -31,7 +32,6 @@ _log = logging.getLogger("penstock.worker")
 _EXIT_REJECTED = 1
 _EXIT_ENGINE_DIED = 70  # EX_SOFTWARE: a supervisor should start it again
 _SEND_REST_S = 1.0
-_IN_MAIN_THREAD = frozenset({"trtllm"})  # it starts processes and catches signals of its own
 
 
 class WorkerProcess:
@@ -57,7 +57,8 @@ class WorkerProcess:
             self._status.failed("loading failed; the log says where")
             return _EXIT_REJECTED
         self._on_signals(self._tell)
-        watch(loaded.engine.load, self._settings.step_timeout_s)
+        if self._settings.engine not in UNWATCHED:
+            watch(loaded.engine.load, self._settings.step_timeout_s)
         self._status.ready(address, loaded.sizes().kv)
         await self._drained(server)
         return await self._end(server, loaded)
@@ -68,7 +69,7 @@ class WorkerProcess:
         def report(phase: str) -> None:  # from the loading thread
             loop.call_soon_threadsafe(self._status.phase, phase)
 
-        if self._settings.engine in _IN_MAIN_THREAD:
+        if self._settings.engine in IN_MAIN_THREAD:
             loaded = load_engine(self._settings, self._status.phase, _die)
         else:
             loaded = await in_daemon_thread(lambda: load_engine(self._settings, report, _die))

@@ -6,7 +6,8 @@ import sys
 import gateway.worker_process
 from gateway.config import read_settings
 from gateway.model_directory import read_text_side
-from gateway.opening import Loaded, Sizes
+from gateway.opened import Sizes
+from gateway.opening import Loaded
 from tests.support.live import TOKENIZER_DIR, ledger_opener
 
 RUNNERS = []
