@@ -27,6 +27,7 @@ from benchmarks.client import free_port, percentile
 
 STREAMS = 12
 REPLICAS = 2
+KILLS_OF_A_SERVER = 6  # the pauses before restarts double: it would be waiting that is measured
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -158,7 +159,26 @@ async def stream_on(
 async def run(engine: str, kills: int, seed: int) -> dict[str, float]:
     """Kill so often, and tell what became of the streams."""
     random.seed(seed)
-    sorts, tally, when = requests(engine), Tally(), []
+    tally, when = Tally(), []
+    while len(when) < kills:
+        await one_server(engine, min(KILLS_OF_A_SERVER, kills - len(when)), tally, when)
+    for told in (tally.wrong[:5], tally.failed[:5]):
+        print(*told, sep="\n", file=sys.stderr)
+    stalls = tally.stalls(when)
+    return {
+        "kills": kills,
+        "streams": tally.streams,
+        "streams_changed": len(tally.wrong),
+        "streams_failed": len(tally.failed),
+        "streams_stalled_by_a_kill": len(stalls),
+        "stall_ms_p50": statistics.median(stalls) * 1e3 if stalls else 0.0,
+        "stall_ms_p99": percentile(stalls, 0.99) * 1e3 if stalls else 0.0,
+    }
+
+
+async def one_server(engine: str, kills: int, tally: Tally, when: list[float]) -> None:
+    """Kill workers of one server so often."""
+    sorts = requests(engine)
     with server(engine) as (parent, url):
         await ready(url, REPLICAS)
         client = openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, timeout=60)
@@ -176,18 +196,6 @@ async def run(engine: str, kills: int, seed: int) -> dict[str, float]:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         await client.close()
-    for told in (tally.wrong[:5], tally.failed[:5]):
-        print(*told, sep="\n", file=sys.stderr)
-    stalls = tally.stalls(when)
-    return {
-        "kills": kills,
-        "streams": tally.streams,
-        "streams_changed": len(tally.wrong),
-        "streams_failed": len(tally.failed),
-        "streams_stalled_by_a_kill": len(stalls),
-        "stall_ms_p50": statistics.median(stalls) * 1e3 if stalls else 0.0,
-        "stall_ms_p99": percentile(stalls, 0.99) * 1e3 if stalls else 0.0,
-    }
 
 
 def main() -> None:
