@@ -84,7 +84,7 @@ def worker(config: Path | None = None, status_fd: int | None = None, **flags: ob
     except ConfigError as error:
         raise _refused(error, _EXIT_USAGE) from None
 
-    from gateway.worker_process import run
+    from gateway.workers.process import run
 
     raise typer.Exit(run(settings, status_fd))
 

@@ -13,15 +13,15 @@ from engines.errors import EngineDied, EngineError, ModelRejected
 from gateway.bootstrap import Parts, build, serving
 from gateway.config import worker_tls, worker_token
 from gateway.console import StartScreen
-from gateway.elsewhere import Elsewhere
-from gateway.fleet import Fleet, Link
 from gateway.lifecycle import Phase
 from gateway.logs import configure_logging
 from gateway.readiness import settle_memory
 from gateway.server import Server
 from gateway.settings import Settings
 from gateway.source import InProcess, Opener, Source, Watch
-from gateway.supervisor import Supervised
+from gateway.workers.elsewhere import Elsewhere
+from gateway.workers.fleet import Fleet, Link
+from gateway.workers.supervised import Supervised
 
 _log = logging.getLogger("penstock.server")
 _EXIT_REJECTED = 1

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-import gateway.worker_process
+import gateway.workers.process
 from gateway.config import read_settings
 from gateway.model_directory import read_text_side
 from gateway.opened import Sizes
@@ -23,7 +23,7 @@ def load(settings, report, on_death):
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, lambda *_: RUNNERS[0].broken.set())
     signal.signal(signal.SIGUSR2, lambda *_: RUNNERS[0].may_step.clear())
-    gateway.worker_process.load_engine = load
+    gateway.workers.process.load_engine = load
     flags = {"listen": sys.argv[1], "step_timeout_s": "1", "served_model_name": ["ledger"]}
     small = {"max_running": "16", "block_size": "8", "max_step_tokens": "256"}
-    sys.exit(gateway.worker_process.run(read_settings({**flags, **small}), None))
+    sys.exit(gateway.workers.process.run(read_settings({**flags, **small}), None))

@@ -9,9 +9,9 @@ from engines.api import EngineInfo
 from engines.errors import EngineUnavailable, ModelRejected
 from engines.limits import Limits
 from engines.wire.facts import WorkerFacts
-from gateway.fleet import Fleet, Replica
 from gateway.source import Watch
-from gateway.worker_child import WorkerFailed
+from gateway.workers.child import WorkerFailed
+from gateway.workers.fleet import Fleet, Replica
 from tests.support.fake_engine import FakeEngine
 from tests.support.live import MODEL, TOKENIZER_DIR, test_settings
 

@@ -1,6 +1,6 @@
 """Keeps every replica of a model reachable: connects, counts, and comes back after a loss.
 
-Link     one place where a replica is: a process of ours (supervisor.py) or an address
+Link     one place where a replica is: a process of ours (supervised.py) or an address
 keeper   a task per link: open, add to the set, wait for the loss, remove, wait, open again
 """
 
@@ -15,14 +15,14 @@ from typing import Any, Protocol
 from engines.errors import EngineError, ModelRejected
 from engines.remote import RemoteEngine
 from engines.replicas import ReplicaSet
-from gateway.backoff import BackOff
 from gateway.daemon_thread import in_daemon_thread
 from gateway.kv_budget import KvBudget, KvNeed
 from gateway.model_directory import TextSide, read_text_side
 from gateway.opened import Computes, Opened, Report, model_path, open_over
 from gateway.settings import Settings
 from gateway.source import Watch
-from gateway.text_agreement import check_agreement
+from gateway.workers.backoff import BackOff
+from gateway.workers.text_agreement import check_agreement
 
 _log = logging.getLogger("penstock.workers")
 

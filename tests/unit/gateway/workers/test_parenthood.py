@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-CHILD = "import time; from gateway.parenthood import die_with_parent; die_with_parent(); print(1, flush=True); time.sleep(60)"  # noqa: E501
+CHILD = "import time; from gateway.workers.parenthood import die_with_parent; die_with_parent(); print(1, flush=True); time.sleep(60)"  # noqa: E501
 
 
 def test_the_end_of_stdin_is_the_end():

@@ -21,12 +21,12 @@ from gateway.config import worker_tls, worker_token
 from gateway.daemon_thread import in_daemon_thread
 from gateway.logs import configure_logging
 from gateway.opening import Loaded, load_engine
-from gateway.parenthood import die_with_parent
 from gateway.readiness import settle_memory, warm_up
 from gateway.self_batching import IN_MAIN_THREAD, UNWATCHED
 from gateway.settings import Settings
-from gateway.watchdog import watch
-from gateway.worker_status import ForOperator, ForParent, Status
+from gateway.workers.parenthood import die_with_parent
+from gateway.workers.status import ForOperator, ForParent, Status
+from gateway.workers.watchdog import watch
 
 _log = logging.getLogger("penstock.worker")
 _EXIT_REJECTED = 1

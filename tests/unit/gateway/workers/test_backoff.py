@@ -1,6 +1,6 @@
 """The waits before what failed is tried again."""
 
-from gateway.backoff import BackOff
+from gateway.workers.backoff import BackOff
 
 
 def test_waits_double_up_to_a_bound():

@@ -4,8 +4,8 @@ import asyncio
 
 from engines.remote import RemoteEngine
 from engines.wire.channels import Tls
-from gateway.fleet import Replica
 from gateway.opened import Report
+from gateway.workers.fleet import Replica
 
 
 class Elsewhere:

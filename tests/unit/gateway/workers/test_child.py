@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from gateway.config import worker_environment
-from gateway.worker_child import WorkerChild, WorkerFailed
+from gateway.workers.child import WorkerChild, WorkerFailed
 
 TOKEN = "0123456789abcdef"
 

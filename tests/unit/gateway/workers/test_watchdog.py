@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from engines.api import EngineLoad
-from gateway.watchdog import EXIT_STUCK, Heartbeat
+from gateway.workers.watchdog import EXIT_STUCK, Heartbeat
 
 
 def load(steps, running=0, waiting=0):
@@ -34,7 +34,7 @@ def test_stuck_is_work_without_a_step(looks, stuck):
 HANGS = """
 import threading, time
 from engines.api import EngineLoad
-from gateway.watchdog import watch
+from gateway.workers.watchdog import watch
 
 def stand_still_here():
     {}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from engines.remote import RemoteEngine
 from gateway.config import worker_environment
-from gateway.fleet import Replica
 from gateway.opened import Report
 from gateway.settings import Settings, engine_arguments
-from gateway.worker_child import WorkerChild
+from gateway.workers.child import WorkerChild
+from gateway.workers.fleet import Replica
 
 _TOKEN_BYTES = 32
 _STOP_S = 5.0  # a worker that is told to end has no streams by then
