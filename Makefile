@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast test-schemathesis test-clients conformance bench serve lock clean help
+.PHONY: setup fmt check test test-fast test-schemathesis test-clients proto conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -38,6 +38,12 @@ test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 
 test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
+proto:  ## compile engines/wire/pb again, with the oldest compiler whose code every protobuf >= 5.29 runs
+	python3 -m venv .protoc && .protoc/bin/pip install --quiet grpcio-tools==1.71.2
+	.protoc/bin/python -m grpc_tools.protoc -Iengines/wire/pb --python_out=engines/wire/pb \
+		--pyi_out=engines/wire/pb engines/wire/pb/penstock_engine.proto
+	rm -rf .protoc
 
 conformance: $(STAMP)  ## run the engine contract over every engine, and write docs/engines/conformance.md
 	$(BIN)/python -m tests.support.conformance_table

@@ -10,7 +10,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerInfo(_message.Message):
-    __slots__ = ("version", "epoch", "engine", "limits", "ends", "grammars", "kv_bytes")
+    __slots__ = ("version", "epoch", "engine", "limits", "ends", "grammars", "kv_bytes", "kv_namespace")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class WorkerInfo(_message.Message):
     ENDS_FIELD_NUMBER: _ClassVar[int]
     GRAMMARS_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: int
     engine: EngineInfo
@@ -25,10 +26,11 @@ class WorkerInfo(_message.Message):
     ends: _containers.RepeatedScalarFieldContainer[int]
     grammars: bool
     kv_bytes: int
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., ends: _Optional[_Iterable[int]] = ..., grammars: bool = ..., kv_bytes: _Optional[int] = ...) -> None: ...
+    kv_namespace: bytes
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., ends: _Optional[_Iterable[int]] = ..., grammars: bool = ..., kv_bytes: _Optional[int] = ..., kv_namespace: _Optional[bytes] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
-    __slots__ = ("model", "max_context", "vocab_size", "block_size", "num_blocks", "max_running", "capabilities", "generates", "embeds", "ranks")
+    __slots__ = ("model", "max_context", "vocab_size", "block_size", "num_blocks", "max_running", "capabilities", "generates", "embeds", "ranks", "adapters", "extras")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +41,8 @@ class EngineInfo(_message.Message):
     GENERATES_FIELD_NUMBER: _ClassVar[int]
     EMBEDS_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    EXTRAS_FIELD_NUMBER: _ClassVar[int]
     model: str
     max_context: int
     vocab_size: int
@@ -49,7 +53,9 @@ class EngineInfo(_message.Message):
     generates: bool
     embeds: Embeds
     ranks: bool
-    def __init__(self, model: _Optional[str] = ..., max_context: _Optional[int] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., max_running: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ..., generates: bool = ..., embeds: _Optional[_Union[Embeds, _Mapping]] = ..., ranks: bool = ...) -> None: ...
+    adapters: _containers.RepeatedScalarFieldContainer[str]
+    extras: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., max_context: _Optional[int] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., max_running: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ..., generates: bool = ..., embeds: _Optional[_Union[Embeds, _Mapping]] = ..., ranks: bool = ..., adapters: _Optional[_Iterable[str]] = ..., extras: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Embeds(_message.Message):
     __slots__ = ("size", "normalised")
@@ -78,20 +84,36 @@ class DrainReply(_message.Message):
     def __init__(self) -> None: ...
 
 class CommandFrame(_message.Message):
-    __slots__ = ("submits", "cancels")
+    __slots__ = ("submits", "cancels", "attaches")
     SUBMITS_FIELD_NUMBER: _ClassVar[int]
     CANCELS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHES_FIELD_NUMBER: _ClassVar[int]
     submits: _containers.RepeatedCompositeFieldContainer[Submit]
     cancels: _containers.RepeatedCompositeFieldContainer[Cancel]
-    def __init__(self, submits: _Optional[_Iterable[_Union[Submit, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ...) -> None: ...
+    attaches: _containers.RepeatedCompositeFieldContainer[Attach]
+    def __init__(self, submits: _Optional[_Iterable[_Union[Submit, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., attaches: _Optional[_Iterable[_Union[Attach, _Mapping]]] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("handle", "request")
+    __slots__ = ("handle", "request", "keep")
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     handle: int
     request: Request
-    def __init__(self, handle: _Optional[int] = ..., request: _Optional[_Union[Request, _Mapping]] = ...) -> None: ...
+    keep: bool
+    def __init__(self, handle: _Optional[int] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., keep: bool = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("handle", "id", "attempt", "positions")
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    handle: int
+    id: str
+    attempt: int
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, handle: _Optional[int] = ..., id: _Optional[str] = ..., attempt: _Optional[int] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("handle", "choice")
@@ -102,7 +124,14 @@ class Cancel(_message.Message):
     def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted")
+    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted", "adapter", "extras")
+    class ExtrasEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +141,8 @@ class Request(_message.Message):
     POOLED_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     EMITTED_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    EXTRAS_FIELD_NUMBER: _ClassVar[int]
     id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     sampling: Sampling
@@ -121,7 +152,9 @@ class Request(_message.Message):
     pooled: bool
     second: int
     emitted: _containers.RepeatedCompositeFieldContainer[Emitted]
-    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ...) -> None: ...
+    adapter: str
+    extras: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ..., adapter: _Optional[str] = ..., extras: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Emitted(_message.Message):
     __slots__ = ("ended", "tokens")
@@ -207,7 +240,14 @@ class StepFrame(_message.Message):
     def __init__(self, number: _Optional[int] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class Delta(_message.Message):
-    __slots__ = ("handle", "choice", "position", "tokens", "cached", "logprobs", "finish", "prompt_logprobs", "vector", "failure")
+    __slots__ = ("handle", "choice", "position", "tokens", "cached", "logprobs", "finish", "prompt_logprobs", "vector", "failure", "extras")
+    class ExtrasEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +258,7 @@ class Delta(_message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    EXTRAS_FIELD_NUMBER: _ClassVar[int]
     handle: int
     choice: int
     position: int
@@ -228,7 +269,8 @@ class Delta(_message.Message):
     prompt_logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprobs]
     vector: _containers.RepeatedScalarFieldContainer[float]
     failure: Failure
-    def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., cached: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., vector: _Optional[_Iterable[float]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    extras: _containers.ScalarMap[str, str]
+    def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., cached: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., vector: _Optional[_Iterable[float]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., extras: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TokenLogprobs(_message.Message):
     __slots__ = ("logprob", "top_tokens", "top_logprobs")
@@ -283,3 +325,35 @@ class Load(_message.Message):
     prefix_query_tokens: int
     alive: bool
     def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_tokens: _Optional[int] = ..., blocks_used: _Optional[int] = ..., blocks_total: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., alive: bool = ...) -> None: ...
+
+class KvEventsRequest(_message.Message):
+    __slots__ = ("epoch", "after")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    after: int
+    def __init__(self, epoch: _Optional[int] = ..., after: _Optional[int] = ...) -> None: ...
+
+class KvBatch(_message.Message):
+    __slots__ = ("epoch", "sequence", "snapshot", "more", "changes")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    sequence: int
+    snapshot: bool
+    more: bool
+    changes: _containers.RepeatedCompositeFieldContainer[KvChange]
+    def __init__(self, epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., snapshot: bool = ..., more: bool = ..., changes: _Optional[_Iterable[_Union[KvChange, _Mapping]]] = ...) -> None: ...
+
+class KvChange(_message.Message):
+    __slots__ = ("removed", "stored", "tier")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    removed: bytes
+    stored: bytes
+    tier: int
+    def __init__(self, removed: _Optional[bytes] = ..., stored: _Optional[bytes] = ..., tier: _Optional[int] = ...) -> None: ...
