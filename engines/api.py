@@ -94,8 +94,12 @@ class GenerationRequest:
     pooled: bool = False  # wants the prompt's pooled hidden state; its one token means nothing
     second: int = 0  # where the second text of a pair begins, for encoders; 0: there is one text
     # Tokens of each choice that another engine has emitted: it goes on behind them, and events
-    # tell only what is new. None: the choice has ended. Empty: a fresh request.
+    # tell only what is new. None: the choice has ended. Empty: a fresh request. A request with
+    # extras that was lost before it emitted anything comes back with an empty log for each choice.
     emitted: tuple[tuple[int, ...] | None, ...] = ()
+    adapter: str = ""  # of the engine's `adapters`; prefixes are shared only within one
+    # JSON by names of the engine's `extras`: for that kind of engine, and read by nobody between.
+    extras: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def choices(self) -> list[int]:
@@ -152,6 +156,7 @@ class TokenEvent:
     finish: Finish | None = None
     prompt_logprobs: Sequence[TokenLogprobs] | None = None  # on the first event of a choice
     vector: Sequence[float] | None = None  # of a pooled request
+    extras: Mapping[str, str] | None = None  # JSON by name: what an engine answers to its extras
 
     def merge(self, later: "TokenEvent") -> None:
         """Append a later event of the same choice."""
@@ -160,6 +165,8 @@ class TokenEvent:
             self.logprobs += later.logprobs
         self.finish = later.finish
         self.cached = max(self.cached, later.cached)  # some engines tell it late
+        if later.extras is not None:
+            self.extras = {**(self.extras or {}), **later.extras}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,8 @@ class EngineInfo:
     generates: bool = True  # else its requests are all pooled
     embeds: Embeds | None = None
     ranks: bool = False  # a pooled pair of texts gives one logit: how well the second fits
+    adapters: tuple[str, ...] = ()  # LoRA adapters that the operator has configured
+    extras: frozenset[str] = frozenset()  # names that it understands in GenerationRequest.extras
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,14 @@ class Progress:
         ]
 
     def rest(self) -> GenerationRequest:
-        """The request for what is still owed; the whole of it where nothing has been told."""
+        """The request for what is still owed; the whole of it where nothing has been told.
+
+        With extras it is never the fresh request: they may name a state that the engine which is
+        lost has taken already, and the next one must know that it comes second.
+        """
         request, logs = self._request, self._logs
-        if len(logs) == request.n and not any(logs.values()):
+        begun = len(logs) < request.n or any(logs.values())
+        if not begun and (request.needs_every_row or not request.extras):
             return request
         emitted = (tuple(logs[choice]) if choice in logs else None for choice in range(request.n))
         return replace(request, emitted=tuple(emitted))

@@ -42,7 +42,10 @@ class Quarantine:
     def _fingerprint(self, request: GenerationRequest) -> bytes:
         sampling = replace(request.sampling, seed=0)
         values = [_ordered(getattr(sampling, field.name)) for field in fields(sampling)]
-        rest = (request.n, request.cache_salt, request.pooled, request.second)
+        rest = (
+            request.n, request.cache_salt, request.pooled, request.second, request.adapter,
+            _ordered(request.extras),
+        )  # fmt: skip
         parts = repr((request.prompt, values, rest)).encode()
         return blake2b(parts, key=self._key, digest_size=16).digest()
 

@@ -102,7 +102,7 @@ class MigratingStream:
 
     def open(self) -> bool:
         """Go to a first replica; False if none takes it. Raises what that replica raises."""
-        self._inner = self._home.place(self, self._progress.rest(), in_turn=True)
+        self._inner = self._home.place(self, self.request, in_turn=True)
         return self._inner is not None
 
     def __aiter__(self) -> "MigratingStream":

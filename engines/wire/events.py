@@ -36,6 +36,7 @@ def delta_message(handle: int, position: int, event: TokenEvent) -> pb.Delta:
         position=position,
         tokens=event.tokens,
         cached=event.cached,
+        extras=event.extras,
     )
     if event.logprobs:
         delta.logprobs.extend(map(_logprobs_message, event.logprobs))
@@ -65,6 +66,7 @@ def event_of(delta: pb.Delta, *, logprobs: bool) -> TokenEvent:
         finish=_finish_of(delta.finish) if delta.HasField("finish") else None,
         prompt_logprobs=tuple(_logprobs_of(delta.prompt_logprobs)) or None,
         vector=tuple(delta.vector) or None,
+        extras=dict(delta.extras) or None,
     )
 
 
@@ -111,6 +113,8 @@ def facts_message(facts: WorkerFacts) -> pb.WorkerInfo:
             if embeds is None
             else pb.Embeds(size=embeds.size, normalised=embeds.normalised),
             ranks=info.ranks,
+            adapters=info.adapters,
+            extras=sorted(info.extras),
         ),
         limits=pb.Limits(
             tokens_per_step=limits.tokens_per_step,
@@ -132,6 +136,8 @@ def facts_of(message: pb.WorkerInfo) -> WorkerFacts:
         if told.HasField("embeds")
         else None,
         ranks=told.ranks,
+        adapters=tuple(told.adapters),
+        extras=frozenset(told.extras),
     )
     return WorkerFacts(
         info=info,

@@ -27,6 +27,8 @@ def request_message(request: GenerationRequest) -> pb.Request:
         emitted=[
             pb.Emitted(ended=tokens is None, tokens=tokens or ()) for tokens in request.emitted
         ],
+        adapter=request.adapter,
+        extras=request.extras,
     )
 
 
@@ -42,6 +44,8 @@ def request_of(message: pb.Request) -> GenerationRequest:
         pooled=message.pooled,
         second=message.second,
         emitted=tuple(None if one.ended else tuple(one.tokens) for one in message.emitted),
+        adapter=message.adapter,
+        extras=dict(message.extras),
     )
 
 

@@ -402,6 +402,41 @@ async def test_a_stop_lets_streams_end_and_move_within_the_grace():
         assert own.deaths == [("a", 0)]
 
 
+# -- adapters and extras
+
+
+@pytest.mark.parametrize("told", [0, 2])
+async def test_a_moved_request_keeps_its_adapter_and_extras_and_says_that_it_has_moved(told):
+    """Also where nothing was told: its extras may name a state that the lost engine has taken."""
+    replicas, engines = by_hand(Fate(told, "dies", chunk=3), count=2)
+    request = replace(ask("a", [1, 2]), adapter="poet", extras={"x": "{}"})
+    answer = (await read(replicas.generate(request)))[0]
+    assert answer.tokens == voice(request, 0)[0]
+    first, second = (stream.request for engine in engines for stream in engine.streams)
+    assert first is request
+    assert second == replace(request, emitted=(tuple(answer.tokens[: 3 * told]),))
+
+
+async def test_a_moved_request_without_extras_that_was_told_nothing_is_a_fresh_one():
+    """It is computed as if it had never been anywhere, prompt log-probabilities and all."""
+    for changes in ({"adapter": "poet"}, {"extras": {"x": "1"}, "pooled": True}):
+        replicas, engines = by_hand(Fate(0, "dies"), count=2)
+        request = replace(ask("a", [1, 2], max_tokens=1), **changes)
+        await read(replicas.generate(request))
+        requests = [stream.request for engine in engines for stream in engine.streams]
+        assert requests == [request, request]
+
+
+async def test_replicas_that_differ_in_adapters_or_extras_are_not_one():
+    """A request would be refused by one and not by the other."""
+    replicas, _ = by_hand(count=1)
+    for changes in ({"adapters": ("poet",)}, {"extras": frozenset({"x"})}):
+        other = HandEngine(deque())
+        other.info = replace(other.info, **changes)
+        with pytest.raises(ValueError, match="the others are"):
+            replicas.add("other", other)
+
+
 # -- requests that kill
 
 POISON = 99
@@ -460,6 +495,18 @@ async def test_a_request_that_met_two_deaths_by_chance_is_not_condemned():
     request = ask("a", [1, 2])
     answer = (await read(replicas.generate(request)))[0]
     assert answer.tokens == voice(request, 0)[0]
+
+
+async def test_the_same_prompt_with_another_adapter_or_extra_is_another_request():
+    """What is computed differs, so what killed two replicas need not kill a third."""
+    replicas, _ = by_hand(Fate(0, "dies"), Fate(0, "dies"), count=3)
+    request = replace(ask("a", [1, 2]), adapter="poet", extras={"x": "1", "y": "2"})
+    with pytest.raises(RequestQuarantined):
+        await read(replicas.generate(request))
+    with pytest.raises(RequestQuarantined):
+        replicas.generate(replace(request, extras={"y": "2", "x": "1"}))
+    for changes in ({"adapter": ""}, {"adapter": "clerk"}, {"extras": {"x": "2"}}):
+        assert (await read(replicas.generate(replace(request, **changes))))[0].finish is not None
 
 
 async def test_what_is_quarantined_is_forgotten_after_a_while():

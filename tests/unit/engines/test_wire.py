@@ -2,7 +2,7 @@
 
 import importlib.resources
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,7 @@ SAMPLING = st.builds(
     thinking=st.none() | st.builds(ThinkingBudget, COUNT, TOKENS, TOKENS),
     grammar=st.none() | st.text(),
 )
+EXTRAS = st.dictionaries(st.text(), st.text(), max_size=3)
 REQUEST = st.builds(
     GenerationRequest,
     id=st.text().map(RequestId),
@@ -80,6 +81,8 @@ REQUEST = st.builds(
     pooled=st.booleans(),
     second=COUNT,
     emitted=st.lists(st.none() | TOKENS, max_size=3).map(tuple),
+    adapter=st.text(),
+    extras=EXTRAS,
 )
 LOGPROBS = st.builds(TokenLogprobs, VALUE, st.lists(st.tuples(TOKEN, VALUE), max_size=3).map(tuple))
 FINISH = st.builds(Finish, st.sampled_from(FinishReason), COUNT, st.none() | TOKEN)
@@ -105,11 +108,11 @@ def test_a_request_arrives_as_it_was(request_):
     assert request_of(sent(request_message(request_))) == request_
 
 
-def test_every_field_of_a_request_is_drawn():
+def test_every_field_of_a_request_and_of_an_event_is_drawn():
     """A field that is added must be added to the strategies, and so to the wire."""
-    drawn = SAMPLING.wrapped_strategy.kwargs, REQUEST.wrapped_strategy.kwargs
-    for kind, strategies in zip((Sampling, GenerationRequest), drawn, strict=True):
-        assert {field.name for field in fields(kind)} == set(strategies)
+    drawn = {Sampling: SAMPLING, GenerationRequest: REQUEST, TokenEvent: EVENT}
+    for kind, strategy in drawn.items():
+        assert {each.name for each in fields(kind)} == set(strategy.wrapped_strategy.kwargs)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(2**32), Sampling(1, seed=2**63)])
@@ -119,17 +122,25 @@ def test_what_is_beyond_a_field_is_refused(sampling):
         request_message(GenerationRequest(RequestId("a"), (1,), sampling))
 
 
-@given(
-    st.integers(0, 7), SOME, COUNT, st.none() | st.lists(LOGPROBS, min_size=1), st.none() | FINISH,
-    st.none() | st.lists(LOGPROBS, min_size=1).map(tuple),
-    st.none() | st.lists(VALUE, min_size=1).map(tuple),
-)  # fmt: skip
-def test_an_event_arrives_as_it_was(choice, tokens, cached, logprobs, finish, prompt, vector):  # noqa: PLR0917
+EVENT = st.builds(
+    TokenEvent,
+    choice=st.integers(0, 7),
+    tokens=SOME.map(list),
+    cached=COUNT,
+    logprobs=st.none() | st.lists(LOGPROBS, min_size=1),
+    finish=st.none() | FINISH,
+    prompt_logprobs=st.none() | st.lists(LOGPROBS, min_size=1).map(tuple),
+    vector=st.none() | st.lists(VALUE, min_size=1).map(tuple),
+    extras=st.none() | EXTRAS.filter(bool),
+)
+
+
+@given(EVENT)
+def test_an_event_arrives_as_it_was(event):
     """With its place in the log."""
-    event = TokenEvent(choice, list(tokens), cached, logprobs, finish, prompt, vector)
     delta = sent(delta_message(5, 17, event))
     assert (delta.handle, delta.position) == (5, 17)
-    assert event_of(delta, logprobs=logprobs is not None) == event
+    assert event_of(delta, logprobs=event.logprobs is not None) == event
 
 
 @pytest.mark.parametrize(
@@ -160,6 +171,9 @@ def test_facts_and_loads_arrive_as_they_were():
     load = EngineLoad(*range(1, len(fields(EngineLoad))), alive=False)
     assert load_of(sent(load_message(load))) == load
     assert facts_of(sent(facts_message(FACTS))) == FACTS
+    info = replace(FACTS.info, adapters=("poet", "clerk"), extras=frozenset({"a", "b"}))
+    special = replace(FACTS, info=info)
+    assert facts_of(sent(facts_message(special))) == special
 
 
 def test_what_a_later_version_adds_is_ignored():
