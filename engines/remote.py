@@ -3,50 +3,39 @@
     generate, abort --> outbox --> Session: one frame for all that was asked meanwhile
     mailboxes <----------------- Session: one frame for each step of the engine
 
+A kept request (`generate_kept`) outlives this engine on its worker, and another one attaches to it.
+
 One session, one epoch, no reconnect: when the session breaks, or the worker says what cannot be,
 every open stream fails once with EngineDied and this engine is over; its owner makes a new one.
-What a worker says is checked before anybody reads it: positions are dense, tokens are of the
-vocabulary, and nothing follows a finish.
+What a worker says is checked before anybody reads it (wire/checking.py).
 """
 
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from engines.admittance import check_request
-from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId, TokenEvent
+from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId
 from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, RequestFailed
 from engines.mailbox import Mailbox
 from engines.wire.channels import DRAIN, INFO, SESSION, Tls, channel, metadata
-from engines.wire.events import error_of, event_of, facts_of, load_of
+from engines.wire.checking import Lie, Open, checked, is_sound
+from engines.wire.events import error_of, facts_of, load_of
 from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_message
 
 _log = logging.getLogger(__name__)
 _CONNECT_S = 10.0
+_LAST_WORDS_S = 1.0  # for a worker to hear that nothing need be kept
 _Call = Any  # grpc.aio.StreamStreamCall: CommandFrames there, StepFrames back
 _NO_LOAD = EngineLoad(0, 0, 0, 0, 0)
-
-
-class _Lie(Exception):  # noqa: N818
-    """The worker said what no working engine can."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that the worker has not ended, and how far each choice is."""
-
-    box: Mailbox
-    positions: list[int]
-    ended: set[int] = field(default_factory=set)  # choices that the worker has finished
 
 
 class RemoteEngine:
@@ -71,11 +60,14 @@ class RemoteEngine:
         self._facts: WorkerFacts | None = None
         self._load = _NO_LOAD
         self._sent = 0  # sequences asked for since the last load was told
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Open] = {}
         self._handles: dict[RequestId, int] = {}
         self._last_handle = 0
+        self._kept: dict[RequestId, int] = {}  # handles of requests that the worker keeps
         self._outbox = pb.CommandFrame()
         self._asked = asyncio.Event()
+        self._told = asyncio.Event()  # all that was asked is with gRPC
+        self._told.set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,6 +122,51 @@ class RemoteEngine:
         ]
 
     def generate(self, request: GenerationRequest) -> Mailbox:
+        message = self._message(request)
+        handle, box = self._enter(request)
+        self._outbox.submits.add(handle=handle, request=message)
+        self._sent += request.n
+        return box
+
+    def generate_kept(self, request: GenerationRequest) -> Mailbox:
+        """As `generate`; the worker keeps it for a while after its end, or that of this session.
+
+        Until `release`, or until its stream is closed before its end.
+        """
+        message = self._message(request)
+        handle, box = self._enter(request)
+        self._kept[request.id] = handle
+        self._outbox.submits.add(handle=handle, request=message, keep=True)
+        self._sent += request.n
+        return box
+
+    def attach(self, request: GenerationRequest, attempt: int) -> Mailbox:
+        """Go on with a kept request of another session, behind what `request.emitted` says.
+
+        Its stream raises RequestUnknown where the worker cannot tell all of the rest, RequestTaken
+        where some other attempt was as great, also later.
+        """
+        self._message(replace(request, emitted=()))  # all of it may be known but its end
+        handle, box = self._enter(request)
+        self._kept[request.id] = handle
+        positions = [len(log or ()) for log in request.logs]
+        self._outbox.attaches.add(
+            handle=handle, id=request.id, attempt=attempt, positions=positions
+        )
+        for choice, log in enumerate(request.logs):
+            if log is None:
+                self._outbox.cancels.add(handle=handle, choice=choice)
+        return box
+
+    def release(self, request_id: RequestId) -> None:
+        """What a kept request has told is safe: the worker may forget it."""
+        handle = self._kept.pop(request_id, None)
+        if handle is not None and self._over is None:
+            self._outbox.cancels.add(handle=handle)
+            self._ask()
+
+    def _message(self, request: GenerationRequest) -> pb.Request:
+        """The request as a message. Raises what `generate` may raise at once."""
         if self._over is not None:
             raise type(self._over)(str(self._over))
         if self.draining:
@@ -138,19 +175,20 @@ class RemoteEngine:
         if request.id in self._handles:
             raise InvalidRequest("a request with this id is already open", param="id")
         try:
-            message = request_message(request)
+            return request_message(request)
         except ValueError as error:
             raise InvalidRequest(f"a value is out of range: {error}", param="request") from None
+
+    def _enter(self, request: GenerationRequest) -> tuple[int, Mailbox]:
+        """Open a stream under a handle of its own."""
         self._last_handle += 1
         handle = self._last_handle
         box = Mailbox(request, self._abort)
-        self._open[handle] = _Open(box, [len(log or ()) for log in request.logs])
+        self._open[handle] = Open(box, [len(log or ()) for log in request.logs])
         self._handles[request.id] = handle
-        self._outbox.submits.add(handle=handle, request=message)
-        self._sent += request.n
-        self._asked.set()
+        self._ask()
         self._idle.clear()
-        return box
+        return handle, box
 
     def load(self) -> EngineLoad:
         return self._load
@@ -179,6 +217,12 @@ class RemoteEngine:
             await asyncio.wait_for(self._idle.wait(), grace_s)
         self._on_death = None
         self._end(stopping)
+        for handle in self._kept.values():
+            self._outbox.cancels.add(handle=handle)
+        if self._kept and self._over is stopping:
+            self._ask()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _LAST_WORDS_S)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -193,8 +237,14 @@ class RemoteEngine:
         if handle is None:
             return
         self._outbox.cancels.add(handle=handle, choice=choice)
-        self._asked.set()
+        if choice is None:
+            self._kept.pop(request.id, None)
+        self._ask()
         self._forget_done(handle)
+
+    def _ask(self) -> None:
+        self._told.clear()
+        self._asked.set()
 
     async def _tell(self, session: _Call) -> None:
         """Send what was asked, as often as the session takes it."""
@@ -206,6 +256,8 @@ class RemoteEngine:
                 self._asked.clear()
                 frame, self._outbox = self._outbox, pb.CommandFrame()
                 await session.write(frame)
+                if not self._asked.is_set():
+                    self._told.set()
 
     # -- from the worker
 
@@ -218,7 +270,7 @@ class RemoteEngine:
         except grpc.aio.AioRpcError as error:
             why = f"{error.code().name}: {error.details()}"
             self._lost(EngineDied(f"the session with the worker broke: {why}"))
-        except (_Lie, ValueError) as error:
+        except (Lie, ValueError) as error:
             _log.error("the worker at %s lied: %s", self._address, error)
             session.cancel()
             self._lost(EngineDied("the worker gave what cannot be"))
@@ -228,7 +280,7 @@ class RemoteEngine:
 
     def _take(self, frame: pb.StepFrame, number: int) -> None:
         if frame.number != number:
-            raise _Lie(f"frame {frame.number} came as number {number}")
+            raise Lie(f"frame {frame.number} came as number {number}")
         if frame.HasField("load"):
             self._load, self._sent = load_of(frame.load), 0
         self.draining |= frame.draining
@@ -240,17 +292,17 @@ class RemoteEngine:
         known = self._open.get(handle)
         if known is None:
             if not 0 < handle <= self._last_handle:
-                raise _Lie(f"there is no request {handle}")
+                raise Lie(f"there is no request {handle}")
             return  # closed here while the step ran
         if delta.HasField("failure"):
             known.box.fail(error_of(delta.failure))
         else:
-            event = _checked(known, delta, self.info.vocab_size)
-            if _is_sound(event):
+            event = checked(known, delta, self.info.vocab_size)
+            if is_sound(event):
                 known.box.push(event)
             else:
                 self._outbox.cancels.add(handle=handle)
-                self._asked.set()
+                self._ask()
                 known.box.fail(RequestFailed("the engine computed numbers that are none"))
         self._forget_done(handle)
 
@@ -277,38 +329,3 @@ class RemoteEngine:
         for known in left:
             known.box.fail(type(error)(str(error)))
         self._idle.set()
-
-
-def _checked(known: _Open, delta: pb.Delta, vocab_size: int) -> TokenEvent:
-    """The event of a delta that follows what came before. Raises _Lie, ValueError."""
-    request, choice = known.box.request, delta.choice
-    if choice >= request.n or choice in known.ended:
-        raise _Lie(f"choice {choice} of {request.n} has ended or never was")
-    position = known.positions[choice]
-    if delta.position != position:
-        raise _Lie(f"tokens at position {delta.position} came where {position} was next")
-    sampling = request.sampling
-    first = not (position or request.emitted)
-    event = event_of(delta, logprobs=sampling.logprobs is not None)
-    if first and sampling.prompt_logprobs is not None and event.prompt_logprobs is None:
-        event.prompt_logprobs = ()
-    position = known.positions[choice] = position + len(event.tokens)
-    if event.tokens and max(event.tokens) >= vocab_size:
-        raise _Lie(f"a token is outside the vocabulary of {vocab_size}")
-    if event.logprobs is not None and len(event.logprobs) > len(event.tokens):
-        raise _Lie("there are more log-probabilities than tokens")
-    if position > sampling.max_tokens:
-        raise _Lie(f"{position} tokens came where {sampling.max_tokens} were asked for")
-    if event.finish is not None:
-        known.ended.add(choice)
-        if event.finish.generated != position:
-            raise _Lie(f"{event.finish.generated} tokens are told of {position}")
-    return event
-
-
-def _is_sound(event: TokenEvent) -> bool:
-    """Whether no number of it is NaN."""
-    entries = [*(event.logprobs or ()), *(event.prompt_logprobs or ())]
-    return not any(math.isnan(value) for value in event.vector or ()) and not any(
-        math.isnan(entry.logprob) for entry in entries
-    )

@@ -3,16 +3,13 @@
     submits, cancels --> Session --> engine.generate, one small task per request
     StepFrame <--------- Session <-- what those tasks have got since the last frame
 
-Events of a gateway that reads slowly merge, as they do for a slow reader in one process: what waits
-here is bounded by the tokens themselves. A session that breaks aborts all its requests: the gateway
-goes on elsewhere, from what it has seen.
+A session that breaks aborts its requests, and the gateway goes on elsewhere from what it has seen;
+those that are kept go on for a while, for another session to attach to (worker_runs.py).
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,34 +18,43 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from engines.api import Engine, EngineLoad, RequestId, TokenEvent, TokenStream
-from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest
+from engines.api import Engine
 from engines.wire.channels import SERVICE, Tls, bind, server
-from engines.wire.events import delta_message, facts_message, failure_message, load_message
+from engines.wire.events import facts_message
 from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
-from engines.wire.requests import request_of
+from engines.worker_runs import Runs
+from engines.worker_session import Session
 
 _log = logging.getLogger(__name__)
-_LOAD_EVERY_S = 0.02  # a load that changed without any token is told this late
+_KEPT_S = 15.0
 
 
 class WorkerServer:
-    """Serves a started engine. It never stops the engine: that is its owner's."""
+    """Serves a started engine. It never stops the engine: that is its owner's.
+
+    Kept requests outlive their session, and their end, by `kept_s` seconds.
+    """
 
     def __init__(
-        self, engine: Engine, facts: WorkerFacts, *, token: str, tls: Tls | None = None
+        self,
+        engine: Engine,
+        facts: WorkerFacts,
+        *,
+        token: str,
+        tls: Tls | None = None,
+        kept_s: float = _KEPT_S,
     ) -> None:
         self._engine = engine
         self._facts = facts
         self._tls = tls
         self._server = server(token)
         self._health = health.aio.HealthServicer()
-        self._sessions: set[_Session] = set()
-        self._numbers = 0  # sessions so far
+        self._sessions: set[Session] = set()
         self._draining = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._runs = Runs(engine, kept_s=kept_s, on_empty=self._empty.set)
 
     async def start(self, address: str) -> str:
         """Listen; returns the address, with the port that was chosen. Raises what `bind` raises."""
@@ -75,8 +81,9 @@ class WorkerServer:
         await self._empty.wait()
 
     async def stop(self, grace_s: float) -> None:
-        """End the sessions within `grace_s` seconds. Idempotent."""
+        """End the sessions within `grace_s` seconds, and what is kept. Idempotent."""
         await self._server.stop(grace_s)
+        self._runs.close()
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
@@ -104,8 +111,7 @@ class WorkerServer:
     async def _session(
         self, commands: AsyncIterator[pb.CommandFrame], context: Any
     ) -> AsyncIterator[pb.StepFrame]:
-        self._numbers += 1
-        session = _Session(self._numbers, self._engine, self._draining.is_set, self._note_ended)
+        session = Session(self._runs, self._engine.load, self._draining.is_set)
         self._sessions.add(session)
         # Cancelled while suspended at `yield`, a servicer gets GeneratorExit; cancelled in an await
         # of its own, CancelledError; the callback comes in both cases.
@@ -123,171 +129,17 @@ class WorkerServer:
             session.close()
             self._sessions.discard(session)
 
-    async def _obey(self, session: "_Session", commands: AsyncIterator[pb.CommandFrame]) -> None:
+    async def _obey(self, session: Session, commands: AsyncIterator[pb.CommandFrame]) -> None:
         try:
             async for frame in commands:
                 session.obey(frame)
-                if session.busy:
+                if self._runs.busy:
                     self._empty.clear()
         except Exception as error:  # noqa: BLE001 - grpc has no type for it
             _log.warning("a command frame cannot be read: %s", type(error).__name__)
             session.unreadable = True
         finally:
             session.close()  # also where the gateway has hung up
-
-    def _note_ended(self) -> None:
-        if not any(session.busy for session in self._sessions):
-            self._empty.set()
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Tokens of a choice that the gateway has not got, and where in its log they begin."""
-
-    position: int
-    event: TokenEvent
-
-
-class _Session:
-    """One gateway's requests on this worker, and what it has not been told yet."""
-
-    def __init__(
-        self,
-        number: int,
-        engine: Engine,
-        draining: Callable[[], bool],
-        on_idle: Callable[[], None],
-    ) -> None:
-        self._number = number
-        self._engine = engine
-        self._draining = draining
-        self._on_idle = on_idle
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._streams: dict[int, TokenStream] = {}
-        self._logs: dict[int, dict[int, int]] = {}  # handle -> choice -> tokens of it so far
-        self._pending: dict[tuple[int, int], _Pending] = {}
-        self._failures: list[pb.Delta] = []
-        self._awake = asyncio.Event()
-        self._closed = False
-        self.unreadable = False  # the gateway sent bytes that are no command frame
-
-    @property
-    def busy(self) -> bool:
-        """Whether any request of it has not ended."""
-        return bool(self._tasks)
-
-    def wake(self) -> None:
-        """Have a frame sent now."""
-        self._awake.set()
-
-    def obey(self, frame: pb.CommandFrame) -> None:
-        """Start and cancel what a gateway asks."""
-        for submit in frame.submits:
-            self._submit(submit)
-        for cancel in frame.cancels:
-            self._cancel(cancel.handle, cancel.choice if cancel.HasField("choice") else None)
-
-    async def frames(self) -> AsyncIterator[pb.StepFrame]:
-        """One after each step that brought something, and one where only the load has changed."""
-        number, told = 0, None
-        while not self._closed:
-            load, draining = self._engine.load(), self._draining()
-            if draining and not (self._tasks or self._pending or self._failures):
-                return
-            if self._pending or self._failures or told != (load, draining):
-                number += 1
-                changed = told is None or told[0] != load
-                yield self._frame(number, load if changed else None, draining=draining)
-                told = load, draining
-            self._awake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), _LOAD_EVERY_S)
-
-    def close(self) -> None:
-        """Abort everything. Idempotent."""
-        self._closed = True
-        self.wake()
-        for task in self._tasks.values():
-            task.cancel()
-
-    def _frame(self, number: int, load: EngineLoad | None, *, draining: bool) -> pb.StepFrame:
-        pending, self._pending = self._pending, {}
-        failures, self._failures = self._failures, []
-        deltas = [
-            delta_message(handle, one.position, one.event) for (handle, _), one in pending.items()
-        ]
-        frame = pb.StepFrame(number=number, deltas=deltas + failures, draining=draining)
-        if load is not None:
-            frame.load.CopyFrom(load_message(load))
-        return frame
-
-    def _submit(self, submit: pb.Submit) -> None:
-        handle = submit.handle
-        if self._closed or handle in self._tasks:
-            return
-        try:
-            if self._draining():
-                raise EngineUnavailable("this worker is draining")
-            # Ids are the gateway's own: here they only must differ from all others.
-            name = RequestId(f"{self._number}.{handle}")
-            request = replace(request_of(submit.request), id=name)
-            stream = self._engine.generate(request)
-        except EngineError as error:
-            self._fail(handle, error)
-            return
-        except ValueError as error:
-            self._fail(handle, InvalidRequest(str(error), param="request"))
-            return
-        self._logs[handle] = {
-            choice: len(tokens or ()) for choice, tokens in enumerate(request.logs)
-        }
-        self._streams[handle] = stream
-        self._tasks[handle] = asyncio.create_task(self._pump(handle, stream))
-
-    def _cancel(self, handle: int, choice: int | None) -> None:
-        task, stream = self._tasks.get(handle), self._streams.get(handle)
-        if task is None or stream is None:
-            return  # it has ended meanwhile
-        if choice is None:
-            task.cancel()
-        else:
-            self._pending.pop((handle, choice), None)
-            stream.end_choice(choice)
-
-    async def _pump(self, handle: int, stream: TokenStream) -> None:
-        try:
-            async for event in stream:
-                self._put(handle, event)
-        except EngineError as error:
-            self._fail(handle, error)
-        except Exception as error:  # noqa: BLE001 - an engine that raises what it may not has failed
-            self._fail(handle, EngineDied(f"the engine raised {type(error).__name__}"))
-        finally:
-            await stream.aclose()
-            self._forget(handle)
-
-    def _put(self, handle: int, event: TokenEvent) -> None:
-        log = self._logs[handle]
-        position = log.get(event.choice, 0)
-        log[event.choice] = position + len(event.tokens)
-        before = self._pending.get((handle, event.choice))
-        if before is None:
-            self._pending[handle, event.choice] = _Pending(position, event)
-        else:
-            before.event.merge(event)
-        self.wake()
-
-    def _fail(self, handle: int, error: EngineError) -> None:
-        self._failures.append(failure_message(handle, error))
-        self.wake()
-
-    def _forget(self, handle: int) -> None:
-        del self._tasks[handle], self._streams[handle], self._logs[handle]
-        if self._closed:
-            self._pending.clear()
-        self.wake()
-        if not self._tasks:
-            self._on_idle()
 
 
 def _serialized(message: Message) -> bytes:

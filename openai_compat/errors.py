@@ -148,6 +148,8 @@ _ENGINE_TABLE: dict[type[engine.EngineError], tuple[int, str, str]] = {
     engine.InvalidRequest: (400, "invalid_request_error", "invalid_value"),
     engine.RequestFailed: (400, "invalid_request_error", "request_failed"),
     engine.RequestQuarantined: (422, "invalid_request_error", "request_quarantined"),
+    engine.RequestUnknown: (410, "invalid_request_error", "stream_expired"),
+    engine.RequestTaken: (409, "invalid_request_error", "stream_taken"),
     engine.EngineUnavailable: (503, "server_error", "engine_unavailable"),
     engine.EngineDied: (500, "server_error", "engine_died"),
     engine.EngineError: (500, "server_error", "engine_error"),

@@ -18,7 +18,7 @@ from typing import Any
 from engines.errors import ModelRejected
 from gateway.opened import Report
 
-_ROOT = Path(__file__).parents[1]  # where `python -m gateway` finds this package
+_ROOT = Path(__file__).parents[2]  # where `python -m gateway` finds this package
 _STDERR = 2  # what a library prints must not mix with what we print
 
 

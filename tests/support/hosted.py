@@ -16,12 +16,12 @@ TOKEN = "a token of this test"
 class Hosted:
     """The `Engine` that a gateway sees; `inner` is the one that computes."""
 
-    def __init__(self, inner, limits, *, on_death=None):
+    def __init__(self, inner, limits, *, on_death=None, kept_s=15.0):
         self.inner = inner
         self.facts = WorkerFacts(inner.info, limits, "0", 7, frozenset({3}), grammars=True)
         self.folder = tempfile.TemporaryDirectory(prefix="penstock-")
         self.address = f"unix:{Path(self.folder.name) / 'worker'}"
-        self.server = WorkerServer(inner, self.facts, token=TOKEN)
+        self.server = WorkerServer(inner, self.facts, token=TOKEN, kept_s=kept_s)
         self.remote = RemoteEngine(self.address, token=TOKEN, on_death=on_death)
 
     @property

@@ -26,7 +26,13 @@ def test_every_engine_error_has_its_own_row(kind):
     listed = kind if kind.__module__ == engine.__name__ else kind.__base__
     assert listed in errors._ENGINE_TABLE
     assert reply.retryable == kind.retryable
-    its_own_fault = (engine.InvalidRequest, engine.RequestFailed, engine.RequestQuarantined)
+    its_own_fault = (
+        engine.InvalidRequest,
+        engine.RequestFailed,
+        engine.RequestQuarantined,
+        engine.RequestUnknown,
+        engine.RequestTaken,
+    )
     assert (reply.status < 500) == issubclass(kind, its_own_fault)
     assert (reply.param == "prompt") == issubclass(kind, engine.InvalidRequest)
     assert (reply.retry_after_s is not None) == (reply.status == 503)

@@ -1,0 +1,248 @@
+"""The requests of a worker: on the engine, heard by one session each, and kept where that is asked.
+
+    session --submit--> Run --> engine.generate
+    session <--events-- Run (a task of its own)
+                         | its session breaks
+                         +--> kept: goes on unheard, for `kept_s` seconds at most
+    another session --attach--> the same Run, from any token on
+
+A kept run remembers all that it has told. Whoever attaches says with which attempt; only a greater
+one than before is let in, so that a gateway that hung for a while cannot take its request back.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from engines.api import Engine, GenerationRequest, RequestId, TokenEvent, TokenStream
+from engines.errors import (
+    EngineDied,
+    EngineError,
+    InvalidRequest,
+    RequestTaken,
+    RequestUnknown,
+)
+
+_KEPT_TOKENS = 2_000_000  # of runs that have ended: beyond it, the oldest of them are forgotten
+
+
+class Listener(Protocol):
+    """A session, as its runs see it. `handle` is its own name of a run."""
+
+    def put(self, handle: int, position: int, event: TokenEvent) -> None:
+        """Take an event whose first token is `position` tokens into its choice's log."""
+
+    def fail(self, handle: int, error: EngineError) -> None:
+        """Take the error that a run has ended with."""
+
+    def ended(self, handle: int) -> None:
+        """Hear no more of a run."""
+
+
+class Run:
+    """One request on the engine."""
+
+    def __init__(self, request: GenerationRequest, stream: TokenStream, *, keep: bool) -> None:
+        self.request = request
+        self.stream = stream
+        self.attempt = 0
+        self.heard_by: tuple[Listener, int] | None = None
+        self.told: dict[int, TokenEvent] | None = {} if keep else None
+        self.failed: EngineError | None = None
+        self.task: asyncio.Task[None] | None = None  # None: it has ended
+        self.timer: asyncio.TimerHandle | None = None  # until it is forgotten
+        self._begins = [len(log or ()) for log in request.logs]
+        self._lengths = list(self._begins)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has told, over all choices."""
+        return sum(self._lengths) - sum(self._begins)
+
+    def put(self, event: TokenEvent) -> None:
+        """Tell an event, and remember it where the run is kept."""
+        choice = event.choice
+        position = self._lengths[choice]
+        self._lengths[choice] += len(event.tokens)
+        if self.told is not None:
+            before = self.told.setdefault(choice, own := _copy(event))
+            if before is not own:
+                before.merge(own)
+        if self.heard_by is not None:
+            listener, handle = self.heard_by
+            listener.put(handle, position, event)
+
+    def fail(self, error: EngineError) -> None:
+        """Tell the error that ends it."""
+        self.failed = error
+        if self.heard_by is not None:
+            listener, handle = self.heard_by
+            listener.fail(handle, error)
+
+    def tell_again(self, positions: Sequence[int]) -> None:
+        """Tell its listener all that lies behind these positions, and how it ended."""
+        if self.heard_by is None:
+            return
+        listener, handle = self.heard_by
+        for event in (self.told or {}).values():
+            begin, known = self._begins[event.choice], positions[event.choice]
+            rest = _behind(event, known - begin)
+            if rest.tokens or rest.finish is not None:
+                listener.put(handle, known, rest)
+        if self.failed is not None:
+            listener.fail(handle, self.failed)
+
+    def knows(self, positions: Sequence[int]) -> bool:
+        """Whether it can tell what lies behind these positions."""
+        if len(positions) != len(self._begins):
+            return False
+        bounds = zip(self._begins, positions, self._lengths, strict=True)
+        return all(begin <= position <= length for begin, position, length in bounds)
+
+
+class Runs:
+    """All requests of one worker. Lives on the event loop.
+
+    `on_empty` is called when nothing runs any more.
+    """
+
+    def __init__(self, engine: Engine, *, kept_s: float, on_empty: Callable[[], None]) -> None:
+        self._engine = engine
+        self._kept_s = kept_s
+        self._on_empty = on_empty
+        self._running: set[Run] = set()
+        self._kept: dict[RequestId, Run] = {}  # those that have ended in the order of their ends
+        self._tokens = 0  # of kept runs that have ended
+        self._numbers = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs."""
+        return bool(self._running)
+
+    def submit(
+        self, request: GenerationRequest, listener: Listener, handle: int, *, keep: bool
+    ) -> Run:
+        """Start a request. Raises what `Engine.generate` raises."""
+        if keep and request.id in self._kept:
+            raise InvalidRequest("a request with this id is kept already", param="id")
+        # Ids are each gateway's own: for the engine they only must differ from all others.
+        self._numbers += 1
+        named = replace(request, id=RequestId(str(self._numbers)))
+        run = Run(request, self._engine.generate(named), keep=keep)
+        run.heard_by = listener, handle
+        self._running.add(run)
+        if keep:
+            self._kept[request.id] = run
+        run.task = asyncio.create_task(self._pump(run))
+        return run
+
+    def attach(
+        self, name: RequestId, attempt: int, positions: Sequence[int], listener: Listener,
+        handle: int,
+    ) -> Run:  # fmt: skip
+        """Hand a kept run to another listener, from these positions on.
+
+        Raises RequestUnknown where none is kept that can tell so much, RequestTaken where the
+        attempt is not greater than the last one.
+        """
+        run = self._kept.get(name)
+        if run is None or not run.knows(positions):
+            raise RequestUnknown("this worker does not keep that request, or not from there on")
+        if attempt <= run.attempt:
+            raise RequestTaken("another gateway goes on with this request")
+        before, run.heard_by, run.attempt = run.heard_by, (listener, handle), attempt
+        if before is not None:
+            loser, its_handle = before
+            loser.fail(its_handle, RequestTaken("another gateway goes on with this request"))
+            loser.ended(its_handle)
+        if run.timer is not None and run.task is not None:
+            run.timer.cancel()
+        run.tell_again(positions)
+        return run
+
+    def cancel(self, run: Run, choice: int | None) -> None:
+        """Its listener wants no more of a choice, or of all: then it is not kept either."""
+        if choice is not None:
+            run.stream.end_choice(choice)
+            return
+        if run.task is not None:
+            run.task.cancel()
+        self._forget(run)
+
+    def leave(self, run: Run) -> None:
+        """Its session has gone: abort it, or keep it for a while."""
+        run.heard_by = None
+        if run.told is None:
+            self.cancel(run, None)
+        elif run.task is not None:
+            self._expire(run)
+
+    def close(self) -> None:
+        """Abort all of them. Idempotent."""
+        for run in [*self._running, *self._kept.values()]:
+            self.cancel(run, None)
+
+    async def _pump(self, run: Run) -> None:
+        try:
+            async for event in run.stream:
+                run.put(event)
+        except EngineError as error:
+            run.fail(error)
+        except Exception as error:  # noqa: BLE001 - an engine that raises what it may not has failed
+            run.fail(EngineDied(f"the engine raised {type(error).__name__}"))
+        finally:
+            await run.stream.aclose()
+            self._note_end(run)
+
+    def _note_end(self, run: Run) -> None:
+        run.task = None
+        self._running.discard(run)
+        if run.heard_by is not None:
+            listener, handle = run.heard_by
+            listener.ended(handle)
+        if self._kept.get(run.request.id) is run:
+            self._keep_what_ended(run)
+        if not self._running:
+            self._on_empty()
+
+    def _keep_what_ended(self, run: Run) -> None:
+        self._kept[run.request.id] = self._kept.pop(run.request.id)
+        self._tokens += run.tokens
+        self._expire(run)
+        ended = [each for each in self._kept.values() if each.task is None]
+        for oldest in ended:
+            if self._tokens <= _KEPT_TOKENS:
+                break
+            self._forget(oldest)
+
+    def _expire(self, run: Run) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        loop = asyncio.get_running_loop()
+        run.timer = loop.call_later(self._kept_s, self.cancel, run, None)
+
+    def _forget(self, run: Run) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        if self._kept.get(run.request.id) is run:
+            del self._kept[run.request.id]
+            if run.task is None:
+                self._tokens -= run.tokens
+
+
+def _copy(event: TokenEvent) -> TokenEvent:
+    """The event with lists of its own: those of the original grow when it merges."""
+    logprobs = None if event.logprobs is None else list(event.logprobs)
+    return replace(event, tokens=list(event.tokens), logprobs=logprobs)
+
+
+def _behind(event: TokenEvent, known: int) -> TokenEvent:
+    """What of an event lies behind its first `known` tokens."""
+    return replace(
+        event,
+        tokens=event.tokens[known:],
+        logprobs=None if event.logprobs is None else event.logprobs[known:],
+        prompt_logprobs=None if known else event.prompt_logprobs,
+    )

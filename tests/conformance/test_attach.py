@@ -1,0 +1,213 @@
+"""A gateway that dies, and another that goes on with what the worker has kept: nothing is lost."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from engines.errors import EngineUnavailable, RequestTaken, RequestUnknown
+from engines.remote import RemoteEngine
+from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
+from tests.support.hosted import TOKEN, Hosted
+
+pytestmark = pytest.mark.anyio
+TOKENS = 24
+
+
+@asynccontextmanager
+async def worker(*, kept_s=30.0, steps=None):
+    """A worker, whose engine takes so many steps at first (None: it runs freely)."""
+    limits = limits_for()
+    gate = Gated(ledger(limits), 10**9 if steps is None else steps)
+    engine = Hosted(stepped(limits, lambda _: gate), limits, kept_s=kept_s)
+    async with running(engine):
+        yield engine, gate
+
+
+async def gateway(engine):
+    """One more session with the worker."""
+    remote = RemoteEngine(engine.address, token=TOKEN)
+    await remote.start()
+    return remote
+
+
+async def die(remote):
+    """As a process does: the connection is gone, and no word was said."""
+    for task in remote._tasks:
+        task.cancel()
+    await remote._channel.close()
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - a test waits for a fact
+            await asyncio.sleep(0.001)
+
+
+async def tokens_of(stream, count):
+    """At least so many tokens of choice 0, by then read."""
+    tokens = []
+    while len(tokens) < count:
+        tokens += (await anext(stream)).tokens
+    return tokens
+
+
+def request(name="r", **changes):
+    return ask(name, [1, 2, 3], max_tokens=TOKENS, **changes)
+
+
+@pytest.mark.parametrize("known", range(TOKENS + 1))
+async def test_another_gateway_goes_on_from_any_token(known):
+    """From none to all of them, while it runs and after it has ended."""
+    async with worker() as (engine, _):
+        control = (await read(engine.generate(request("control"))))[0]
+        first, second = await gateway(engine), await gateway(engine)
+        stream = first.generate_kept(request())
+        if known % 2:
+            await read(stream)  # to its end
+        else:
+            await tokens_of(stream, max(1, known))
+        await die(first)
+        log = tuple(control.tokens[:known])
+        rest = await read(second.attach(replace(request(), emitted=(log,)), 1))
+        assert [*log, *rest[0].tokens] == control.tokens
+        assert rest[0].finish == control.finish
+        await second.stop(0)
+
+
+async def test_the_engine_computes_a_kept_request_once():
+    """What was told before is told again from memory: no step is taken twice."""
+    async with worker(steps=6) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        told = await tokens_of(first.generate_kept(request()), 5)
+        await die(first)
+        rest = second.attach(request(), 1)
+        assert (await tokens_of(rest, 5))[:5] == told[:5]
+        gate.open()
+        await read(rest)
+        assert engine.inner.load().steps <= TOKENS + 2
+        await second.stop(0)
+
+
+async def test_every_choice_is_told_from_where_it_was():
+    """One of three had ended above the engine, and stays so."""
+    async with worker() as (engine, _):
+        control = await read(engine.generate(request("control", n=3, temperature=1.0, seed=5)))
+        first, second = await gateway(engine), await gateway(engine)
+        asked = request(n=3, temperature=1.0, seed=5)
+        await anext(first.generate_kept(asked))
+        await die(first)
+        logs = (tuple(control[0].tokens[:4]), None, ())
+        rest = await read(second.attach(replace(asked, emitted=logs), 1))
+        assert set(rest) == {0, 2}
+        assert [*control[0].tokens[:4], *rest[0].tokens] == control[0].tokens
+        assert rest[2].tokens == control[2].tokens
+        await second.stop(0)
+
+
+async def test_without_anybody_it_ends_after_its_time():
+    """The engine is free again, and nobody can attach any more."""
+    async with worker(kept_s=0.2, steps=3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        await anext(first.generate_kept(request()))
+        await die(first)
+        gate.open()
+        await until(lambda: engine.inner.load().blocks_used == 0 and not engine.inner._boxes)
+        await until(lambda: not engine.server._runs._kept)
+        with pytest.raises(RequestUnknown):
+            await read(second.attach(request(), 1))
+        await second.stop(0)
+
+
+async def test_what_is_not_kept_ends_with_its_session():
+    """As ever."""
+    async with worker(steps=3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        await anext(first.generate(request()))
+        await die(first)
+        await until(lambda: not engine.server._runs.busy)
+        gate.open()
+        with pytest.raises(RequestUnknown):
+            await read(second.attach(request(), 1))
+        await second.stop(0)
+
+
+async def test_a_gateway_that_hung_cannot_take_it_back():
+    """The later attempt holds it; the earlier ones hear so once, and an equal one is refused."""
+    async with worker(steps=4) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        hung = first.generate_kept(request())
+        told = await tokens_of(hung, 2)
+        taken = second.attach(replace(request(), emitted=(tuple(told),)), 1)
+        with pytest.raises(RequestTaken):
+            await read(hung)
+        with pytest.raises(RequestTaken):
+            await read(first.attach(request(), 1))
+        gate.open()
+        rest = await read(taken)
+        control = (await read(engine.generate(request("control"))))[0]
+        assert [*told, *rest[0].tokens] == control.tokens
+        again = await read(first.attach(request(), 2))
+        assert again[0].tokens == control.tokens
+        await first.stop(0)
+        await second.stop(0)
+
+
+async def test_who_knows_more_than_was_told_is_refused():
+    """The worker cannot tell what lies behind tokens that it never said."""
+    async with worker(steps=2) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        await anext(first.generate_kept(request()))
+        await die(first)
+        with pytest.raises(RequestUnknown):
+            await read(second.attach(replace(request(), emitted=(tuple(range(20)),)), 1))
+        with pytest.raises(RequestUnknown):
+            await read(second.attach(replace(request(), n=2), 2))
+        gate.open()
+        await second.stop(0)
+
+
+@pytest.mark.parametrize("way", ["release", "close", "stop"])
+async def test_what_needs_no_keeping_is_forgotten(way):
+    """Released after its end, closed before it, or left by a gateway that stops in order."""
+    async with worker(steps=None if way == "release" else 3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        stream = first.generate_kept(request())
+        await anext(stream)
+        if way == "release":
+            await read(stream)
+            first.release(stream.request.id)
+        elif way == "close":
+            await stream.aclose()
+        else:
+            await first.stop(0)
+        gate.open()
+        await until(lambda: not engine.server._runs._kept and not engine.server._runs.busy)
+        await until(lambda: engine.inner.load().blocks_used == 0)
+        with pytest.raises(RequestUnknown):
+            await read(second.attach(request(), 1))
+        for remote in (first, second):
+            await remote.stop(0)
+
+
+async def test_a_drain_waits_for_what_is_kept_and_runs():
+    """It may still be attached to; the worker ends when that has ended."""
+    async with worker(steps=3) as (engine, gate):
+        first = await gateway(engine)
+        await anext(first.generate_kept(request()))
+        await die(first)
+        await until(lambda: all(run.heard_by is None for run in engine.server._runs._running))
+        engine.server.drain()
+        drained = asyncio.create_task(engine.server.drained())
+        await asyncio.sleep(0.05)
+        assert not drained.done()
+        with pytest.raises(EngineUnavailable, match="draining"):
+            await read(engine.generate(request("late")))
+        second = await gateway(engine)
+        rest = second.attach(request(), 1)
+        told = await tokens_of(rest, 1)
+        gate.open()
+        assert len([*told, *(await read(rest))[0].tokens]) == TOKENS
+        await asyncio.wait_for(drained, 10)
+        await second.stop(0)
