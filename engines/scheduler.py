@@ -33,6 +33,7 @@ from engines.plan_writer import PlanWriter
 from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.step import Int32Array, LaneStart, StepPlan, StepResult
 from engines.waiting import WaitingLine
+from kvcache.naming import within
 from kvcache.pool import BlockPool
 
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
@@ -103,7 +104,7 @@ class Scheduler:
 
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
-        namespace = self._namespace + request.cache_salt
+        namespace = within(self._namespace, salt=request.cache_salt, adapter=request.adapter)
         heads = open_choices(request, namespace, self._arrivals, self.counters.steps)
         self._arrivals += 1
         self._open[request.id] = [member for head in heads for member in head.group]

@@ -40,11 +40,13 @@ from engines.errors import (
     RequestFailed,
 )
 from engines.grammar.compiler import Grammar, GrammarCompiler
+from engines.kv_changes import Gathering, KvChange, KvListener
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.scheduler import Scheduler, StepOutcome
 from engines.sequence import Sequence
 from engines.step import StepRunner
+from kvcache.events import BlockEvent, BlockStored
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
 
@@ -61,11 +63,16 @@ class _Abort:
     choice: int | None
 
 
+class _FollowKv:
+    """Somebody wants to know which blocks there are."""
+
+
 class _Stop:
     """The last message."""
 
 
-_Message = GenerationRequest | _Abort | _Stop
+_Message = GenerationRequest | _Abort | _FollowKv | _Stop
+_Told = tuple[StepOutcome, KvChange | None]  # by a step
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
 _LAST_STEP_S = 5.0  # a step takes milliseconds to a second; longer means a stuck device
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
@@ -95,11 +102,11 @@ class SteppedEngine:
         self._runner = runner
         self._grammars = grammars
         self._on_death = on_death
-        self._scheduler = Scheduler(
-            limits,
-            BlockPool(limits.num_blocks, limits.block_size),
-            namespace=namespace(info.model.encode(), str(limits.block_size).encode()),
-        )
+        self._namespace = namespace(info.model.encode(), str(limits.block_size).encode())
+        pool = BlockPool(limits.num_blocks, limits.block_size)
+        self._scheduler = Scheduler(limits, pool, namespace=self._namespace)
+        self._kv: Gathering | None = None  # the engine thread's; filled for a listener
+        self._kv_listener: KvListener | None = None
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._boxes: dict[RequestId, Mailbox] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +165,16 @@ class SteppedEngine:
             prefix_query_tokens=counters.prefix_query_tokens,
             alive=self._alive,
         )
+
+    @property
+    def kv_namespace(self) -> bytes:
+        return self._namespace if self._info.generates else b""  # else nothing is looked up
+
+    def follow_kv(self, listener: KvListener) -> None:
+        if self._kv_listener is not None:
+            raise RuntimeError("the KV cache has a listener already")
+        self._kv_listener = listener
+        self._inbox.put(_FollowKv())
 
     async def stop(self, grace_s: float) -> None:
         self._started = True  # what was stopped is not started again
@@ -221,7 +238,10 @@ class SteppedEngine:
             if not self._boxes and self._idle is not None:
                 self._idle.set()
 
-    def _deliver(self, outcome: StepOutcome) -> None:
+    def _deliver(self, told: _Told) -> None:
+        outcome, change = told
+        if change is not None:
+            self._tell_kv(change)
         samples = zip(outcome.sequences, outcome.tokens, strict=True)
         for index, (sequence, token) in enumerate(samples):
             box = self._boxes.get(sequence.request.id)
@@ -234,6 +254,10 @@ class SteppedEngine:
                 self._inbox.put(_Abort(box.request.id, None))
                 box.fail(RequestFailed(failure))
             self._forget_done(box)
+
+    def _tell_kv(self, change: KvChange) -> None:
+        if self._kv_listener is not None:
+            self._kv_listener(change)
 
     def _die(self, error: BaseException) -> None:
         self._refusal = (EngineDied, "the engine failed; see the server log")
@@ -257,7 +281,9 @@ class SteppedEngine:
             while self._take_messages():
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
-                self._post(self._deliver, self._scheduler.apply(plan, result))
+                outcome = self._scheduler.apply(plan, result)
+                change = None if self._kv is None else self._kv.take()
+                self._post(self._deliver, (outcome, change))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")
@@ -275,8 +301,23 @@ class SteppedEngine:
                     self._scheduler.add(message)
                 case _Abort():
                     self._scheduler.abort(message.request_id, message.choice)
+                case _FollowKv():
+                    self._gather()
                 case _Stop():
                     return False
+
+    def _gather(self) -> None:
+        """Tell what the pool has; from now on each step tells what it changed."""
+        kv = self._kv = Gathering()
+
+        def hear(event: BlockEvent) -> None:
+            if isinstance(event, BlockStored):
+                kv.store(event.name)
+            else:
+                kv.remove(event.name)
+
+        self._scheduler.pool.subscribe(hear)
+        self._post(self._tell_kv, kv.take() or KvChange())
 
     def _post(self, callback: Callable[[_T], None], value: _T) -> None:
         if self._loop is not None:
