@@ -16,7 +16,7 @@ import yaml
 from engines.api import Capability, Engine
 from engines.errors import ModelRejected
 from engines.limits import Limits
-from engines.trtllm.model_facts import read_model_facts
+from engines.self_batching.model_facts import read_model_facts
 from engines.wire.channels import Tls
 from gateway.kv_budget import KvBudget, KvNeed
 from gateway.model_directory import TextSide

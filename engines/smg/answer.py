@@ -20,7 +20,7 @@ class Lie(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Answer:
-    """What a call has told so far: an `engines.trtllm.cursor.Output`.
+    """What a call has told so far: an `engines.self_batching.cursor.Output`.
 
     `end`: the token at which the server ends by itself, where it was let; it may not return it.
     """

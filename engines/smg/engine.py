@@ -8,13 +8,22 @@ import grpc.aio
 
 from engines.admittance import check_request
 from engines.api import EngineInfo, EngineLoad, GenerationRequest
-from engines.errors import EngineDied, EngineError, EngineUnavailable
+from engines.errors import (
+    EngineDied,
+    EngineError,
+    EngineUnavailable,
+    InvalidRequest,
+    RequestFailed,
+)
 from engines.mailbox import Mailbox
+from engines.self_batching.runs import Run
+from engines.self_batching.traffic import Traffic
+from engines.smg.answer import Lie
 from engines.smg.facts import Facts, Given, read_facts
 from engines.smg.messages import Phrases
+from engines.smg.runs import follow
 from engines.smg.server import Server
 from engines.smg.stubs import load_stubs
-from engines.smg.traffic import Traffic
 from engines.wire.channels import Tls
 
 _log = logging.getLogger(__name__)
@@ -52,6 +61,7 @@ class SmgEngine:
         self._stubs = load_stubs()
         self._facts: Facts | None = None
         self._phrases: Phrases | None = None
+        self._server: Server | None = None
         self._traffic: Traffic | None = None
         self._watch: asyncio.Task[None] | None = None
         self._refusal: _Refusal | None = _NOT_STARTED
@@ -85,8 +95,14 @@ class SmgEngine:
             await server.close()
             raise
         self._facts = facts
-        self._phrases = Phrases(facts, self._stubs.pb)
-        self._traffic = Traffic(server, self._phrases, self._given.ageing_s, self._die)
+        self._server = server
+        phrases = self._phrases = Phrases(facts, self._stubs.pb)
+        self._traffic = Traffic(
+            facts.bounds,
+            self._given.ageing_s,
+            lambda run, told: follow(run, phrases, server, told),
+            self._verdict,
+        )
         self._refusal = None
         self._watch = asyncio.get_running_loop().create_task(self._ask(server))
 
@@ -120,7 +136,7 @@ class SmgEngine:
         self._started = True  # what was stopped is not started again
         if self._refusal != _DEAD:
             self._refusal = _STOPPING
-        if self._traffic is None:
+        if self._traffic is None or self._server is None:
             return
         await self._traffic.idle(grace_s)
         self._on_death = None
@@ -128,6 +144,7 @@ class SmgEngine:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        await self._server.close()  # it tells what is aborted first
         await self._traffic.close()
 
     async def _ask(self, server: Server) -> None:
@@ -144,6 +161,22 @@ class SmgEngine:
             if trouble:
                 break
         self._die(EngineDied(f"the server at {self._address} is not well: {trouble}"))
+
+    async def _verdict(self, run: Run, error: BaseException) -> EngineError:
+        """What the readers of a request are told; where the engine is dead, all are told."""
+        if isinstance(error, RequestFailed | InvalidRequest):
+            return error
+        if isinstance(error, Lie):
+            _log.error("the server lied about request %s: %s", run.box.request.id, error)
+            return EngineDied("the server gave what cannot be")
+        if isinstance(error, grpc.aio.AioRpcError) and self._server is not None:
+            verdict = await self._server.verdict(error)
+            if not isinstance(verdict, EngineDied):
+                return verdict
+            error = verdict
+        self._die(error)
+        kind, message = _DEAD
+        return kind(message)
 
     def _die(self, error: BaseException) -> None:
         if self._refusal == _DEAD or self._traffic is None:

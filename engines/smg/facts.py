@@ -11,7 +11,7 @@ from typing import Protocol
 from engines.api import Capability, EngineInfo
 from engines.errors import ModelRejected
 from engines.limits import Limits
-from engines.trtllm.admission import Bounds
+from engines.self_batching.admission import Bounds
 from engines.trtllm.config import SAMPLER_PARTS
 from engines.trtllm.features import Features
 from engines.trtllm.sampling import Writer

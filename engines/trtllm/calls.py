@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from engines.api import GenerationRequest
 from engines.errors import InvalidRequest
-from engines.trtllm.cursor import Output
+from engines.self_batching.cursor import Output
 from engines.trtllm.features import Features
 from engines.trtllm.sampling import Stage
 

@@ -1,16 +1,10 @@
-"""The `Engine` port over TensorRT-LLM: a line in front of it, and a task for each of its calls.
+"""The `Engine` port over TensorRT-LLM: its start, what it tells of itself, and its end.
 
-    generate --> line --(admission)--> task: call, read, push --> mailbox
-                  ^                      |
-                  '---- ended, started --'--- statistics
-
-All of it lives on the event loop. TensorRT-LLM owns batching and blocks.
+The requests of it are a `Traffic`; TensorRT-LLM owns batching and blocks.
 """
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import Callable
 
 from engines.admittance import check_request
@@ -24,19 +18,22 @@ from engines.errors import (
 )
 from engines.limits import Limits
 from engines.mailbox import Mailbox
-from engines.trtllm.admission import Admission, Bounds
+from engines.self_batching.admission import Bounds
+from engines.self_batching.runs import Run
+from engines.self_batching.stats import EngineStats
+from engines.self_batching.traffic import Traffic
 from engines.trtllm.calls import Calls, is_request_error
 from engines.trtllm.config import Config
-from engines.trtllm.runs import Run, follow
+from engines.trtllm.runs import follow
 from engines.trtllm.sampling import Writer
 from engines.trtllm.sizes import sizes
-from engines.trtllm.stats import EngineStats
 from engines.trtllm.watch import Watch
 
 _log = logging.getLogger(__name__)
 
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
+_DEAD: _Refusal = (EngineDied, "the engine failed; see the server log")
 _BLOCKS_TOLD_S = 10.0
 _FIRST_CALL = GenerationRequest(RequestId("first call"), (0,), Sampling(1, temperature=0.0))
 
@@ -63,17 +60,10 @@ class TrtLlmEngine:
         self._watch = watch
         self._on_death = on_death
         self._set_blocks(config.num_blocks or 1)
-        self._boxes: dict[RequestId, Mailbox] = {}
-        self._runs: dict[RequestId, list[Run]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # those that are being cancelled, too
-        self._idle = asyncio.Event()  # set while no stream is open
-        self._idle.set()
         self._refusal: _Refusal | None = (EngineUnavailable, "the engine is not started")
         self._alive = True
         self._started = False
         self._open = True
-        self._stats = EngineStats()
-        self._outputs = self._hit_tokens = self._query_tokens = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -116,28 +106,19 @@ class TrtLlmEngine:
             raise kind(message)
         check_request(request, self._info, self._limits)
         self._writer.check(request)
-        if request.id in self._boxes:
-            raise InvalidRequest("a request with this id is already open", param="id")
-        box = self._boxes[request.id] = Mailbox(request, self._abort)
-        self._idle.clear()
-        runs = [Run(box, choice, list(request.logs[choice] or ())) for choice in request.choices]
-        self._runs[request.id] = runs
-        for run in runs:
-            self._admission.add(run.ticket, time.monotonic())
-        self._dispatch()
-        return box
+        return self._traffic.open(request)
 
     def load(self) -> EngineLoad:
-        admission = self._admission
+        traffic, admission = self._traffic, self._traffic.admission
         return EngineLoad(
             running=admission.running,
             waiting=admission.waiting,
             waiting_tokens=admission.waiting_tokens,
             blocks_used=min(admission.blocks, self._limits.num_blocks),
             blocks_total=self._limits.num_blocks,
-            steps=self._stats.iteration or self._outputs,  # a watchdog must see it work
-            prefix_hit_tokens=self._hit_tokens,
-            prefix_query_tokens=self._query_tokens,
+            steps=traffic.stats.iteration or traffic.outputs,  # a watchdog must see it work
+            prefix_hit_tokens=traffic.hit_tokens,
+            prefix_query_tokens=traffic.query_tokens,
             alive=self._alive,
         )
 
@@ -145,102 +126,44 @@ class TrtLlmEngine:
         self._started = True  # what was stopped is not started again
         if self._alive:
             self._refusal = _STOPPING
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace_s)
-        self._fail_all(_STOPPING)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s + 1)
+        await self._traffic.idle(grace_s)
+        self._traffic.fail_all(*_STOPPING)
+        await self._traffic.left(grace_s + 1)
         await self._watch.stop()
         if self._open and self._alive:  # a dead engine's shutdown may wait for dead ranks
             self._open = False
             await asyncio.to_thread(self._calls.shutdown)
 
-    # -- the way of a choice
-
-    def _dispatch(self) -> None:
-        for ticket in self._admission.admit():
-            run = ticket.owner
-            run.task = asyncio.get_running_loop().create_task(self._drive(run))
-            self._tasks.add(run.task)
-            run.task.add_done_callback(self._tasks.discard)
-
-    async def _drive(self, run: Run) -> None:
-        try:
-            await follow(run, self._writer, self._calls, self._has_told)
-        except (RequestFailed, InvalidRequest) as error:
-            self._fail(run.box, error)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever else it is ends the engine
-            if is_request_error(error):
-                self._fail(run.box, RequestFailed(str(error)))
-            else:
-                self._die(error)
-        else:
-            self._leave(run)
-
-    def _has_told(self, run: Run) -> None:
-        self._outputs += 1
-        if run.begun:
-            return
-        run.begun = True
-        cached = run.cached or 0
-        self._hit_tokens += cached
-        self._query_tokens += len(run.box.request.prompt)
-        self._admission.started(run.ticket, cached)
-        self._dispatch()
-
     def _observe(self, stats: EngineStats) -> None:
-        self._stats = stats
-        self._admission.observe(stats)
-        self._dispatch()
+        self._traffic.observe(stats)  # of the traffic there is now: blocks are told after the start
 
-    def _abort(self, request: GenerationRequest, choice: int | None) -> None:
-        """Of a mailbox: its reader wants no more of a choice, or of all."""
-        for run in list(self._runs.get(request.id, ())):
-            if run.box.request is request and choice in (None, run.choice):
-                self._leave(run)
-
-    def _leave(self, run: Run) -> None:
-        """Take a choice out, whether it has ended or not, and let others in."""
-        self._admission.leave(run.ticket)
-        if run.task is not None and run.task is not asyncio.current_task():
-            run.task.cancel()
-        request_id = run.box.request.id
-        runs = self._runs.get(request_id, [])
-        if run in runs:
-            runs.remove(run)
-            if not runs:
-                del self._runs[request_id], self._boxes[request_id]
-        if not self._boxes:
-            self._idle.set()
-        if self._alive:
-            self._dispatch()
-
-    def _fail(self, box: Mailbox, error: EngineError) -> None:
-        box.fail(error)
-        self._abort(box.request, None)
+    async def _verdict(self, _: Run, error: BaseException) -> EngineError:
+        """What the readers of a request are told; where the engine is dead, all are told."""
+        if isinstance(error, RequestFailed | InvalidRequest):
+            return error
+        if is_request_error(error):
+            return RequestFailed(str(error))
+        self._die(error)
+        kind, message = _DEAD
+        return kind(message)
 
     def _die(self, error: BaseException) -> None:
         if not self._alive:
             return
         self._alive = False
         _log.error("the engine failed", exc_info=error)
-        self._refusal = (EngineDied, "the engine failed; see the server log")
-        self._fail_all(self._refusal)
+        self._refusal = _DEAD
+        self._traffic.fail_all(*_DEAD)
         if self._on_death is not None:
             self._on_death(error)
-
-    def _fail_all(self, refusal: _Refusal) -> None:
-        kind, message = refusal
-        for runs in list(self._runs.values()):  # all leave the line before any may be let in
-            for run in runs:
-                self._admission.leave(run.ticket)
-        for box in list(self._boxes.values()):
-            self._fail(box, kind(message))
 
     def _set_blocks(self, num_blocks: int) -> None:
         config = self._config
         self._info, self._limits = sizes(config, self._writer, num_blocks)
         bounds = Bounds(config.max_running, config.max_num_tokens, num_blocks, config.block_size)
-        self._admission: Admission[Run] = Admission(bounds, config.own.ageing_s)
+        self._traffic = Traffic(
+            bounds,
+            config.own.ageing_s,
+            lambda run, told: follow(run, self._writer, self._calls, told),
+            self._verdict,
+        )

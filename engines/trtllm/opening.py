@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelRejected
+from engines.self_batching.model_facts import read_model_facts
 from engines.trtllm.calls import Calls
 from engines.trtllm.config import Config, read_config
 from engines.trtllm.engine import TrtLlmEngine
 from engines.trtllm.events import EventMirror, MirrorListener
 from engines.trtllm.features import read_features
-from engines.trtllm.model_facts import read_model_facts
 from engines.trtllm.sampling import Writer
 from engines.trtllm.sizes import sizes
 from engines.trtllm.watch import Watch

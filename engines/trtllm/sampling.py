@@ -10,15 +10,15 @@ and an end token is not returned. end_id is therefore -1, which no token is.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.api import Capability, GenerationRequest, Sampling
 from engines.errors import Unsupported
+from engines.self_batching.guide import guide_of
+from engines.self_batching.split import held, seed_of
 from engines.trtllm.features import Features
-from engines.trtllm.guide import guide_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Writer:
         if sampling.thinking is not None:
             if not self.thinks or "thinking_token_budget" not in self.features.sampling:
                 raise Unsupported("this engine keeps no thinking budget", param="thinking")
-            if goes_on or _held(sampling, 0):
+            if goes_on or held(sampling, 0):
                 raise Unsupported("a thinking budget cannot be continued", param="thinking")
         if sampling.grammar is not None:
             self._check_grammar(sampling, sampling.grammar, goes_on=goes_on)
@@ -80,7 +80,7 @@ class Writer:
     def _check_grammar(self, sampling: Sampling, source: str, *, goes_on: bool) -> None:
         if guide_of(source) is None:
             raise Unsupported("TensorRT-LLM takes one grammar per request", param="grammar")
-        if goes_on or _held(sampling, 0):
+        if goes_on or held(sampling, 0):
             raise Unsupported(
                 "a grammar can be neither continued nor held open (min_tokens)", param="grammar"
             )
@@ -92,18 +92,18 @@ class Writer:
     def stage(self, request: GenerationRequest, choice: int, log: Sequence[int]) -> Stage:
         """The next call for a choice that has said `log`."""
         sampling, said = request.sampling, len(log)
-        held = _held(sampling, said)
-        last = min(said + held if held else math.inf, sampling.max_tokens)
+        bound = held(sampling, said)
+        last = min(said + bound if bound else math.inf, sampling.max_tokens)
         stops = sorted(sampling.stop_tokens)
         parameters: dict[str, object] = {
             "max_tokens": int(last) - said,  # its default is 32
             "end_id": -1,
             "detokenize": False,
             "add_special_tokens": False,
-            **_drawing(sampling, _seed(sampling.seed, choice, said)),
+            **_drawing(sampling, seed_of(sampling.seed, choice, said)),
             **_penalties(sampling, len(request.prompt)),
         }
-        if stops and not held:
+        if stops and not bound:
             parameters |= {"stop_token_ids": stops, "include_stop_str_in_output": True}
         if sampling.logprobs is not None:
             parameters["logprobs"] = max(1, sampling.logprobs)  # 0 is none for some versions
@@ -112,10 +112,10 @@ class Writer:
         return Stage(
             prompt=[*request.prompt, *log],
             parameters=parameters,
-            bias=self._bias(sampling, stops if held else ()),
+            bias=self._bias(sampling, stops if bound else ()),
             guide=None if sampling.grammar is None else guide_of(sampling.grammar),
             last=int(last),
-            holds_stops=held > 0,
+            holds_stops=bound > 0,
         )
 
     def _bias(self, sampling: Sampling, banned: Sequence[int]) -> NDArray[np.float32] | None:
@@ -132,11 +132,6 @@ class Writer:
 
     def _known(self, tokens: Sequence[int] | frozenset[int] | Mapping[int, float]) -> list[int]:
         return [token for token in tokens if 0 <= token < self.vocab_size]
-
-
-def _held(sampling: Sampling, said: int) -> int:
-    """How many tokens must still come before one of them may be a stop token."""
-    return max(0, sampling.min_tokens - said) if sampling.stop_tokens else 0
 
 
 def _drawing(sampling: Sampling, seed: int) -> dict[str, object]:
@@ -162,9 +157,3 @@ def _penalties(sampling: Sampling, prompt: int) -> dict[str, object]:
             "prompt_ignore_length": prompt,  # not the emitted tokens: they count
         }
     return wanted
-
-
-def _seed(seed: int, choice: int, said: int) -> int:
-    """Another stream of noise for each choice, and for what follows a continuation."""
-    key = f"{seed}:{choice}:{said}".encode()
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little") >> 1

@@ -1,18 +1,9 @@
 """One record of TensorRT-LLM's iteration statistics, as far as it is there. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What one iteration told; versions differ in how much they tell."""
-
-    iteration: int = 0
-    queued: int = 0  # requests in its own queue
-    blocks_used: int | None = None
-    blocks_total: int | None = None
+from engines.self_batching.stats import EngineStats
 
 
 def read_stats(record: Mapping[str, Any]) -> EngineStats:

@@ -8,10 +8,11 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from engines.self_batching.stats import EngineStats
 from engines.trtllm.calls import Calls
 from engines.trtllm.events import EventMirror, MirrorListener
 from engines.trtllm.poller import Poller, Record
-from engines.trtllm.stats import EngineStats, read_stats
+from engines.trtllm.stats import read_stats
 
 
 class Watch:

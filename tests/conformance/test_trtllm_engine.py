@@ -120,7 +120,7 @@ async def test_a_stream_of_the_past_does_not_end_one_with_its_id(kind):
         first = engine.generate(ask("a", [1, 2, 3]))
         await first.aclose()
         second = engine.generate(ask("a", [1, 2, 3]))
-        engine._fail(first, RequestFailed("late"))
+        engine._traffic._fail(first, RequestFailed("late"))
         assert len((await read(second))[0].tokens) == 16
 
 

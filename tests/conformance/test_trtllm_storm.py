@@ -85,9 +85,8 @@ async def test_a_storm_leaves_right_texts_and_nothing_else(version, tmp_path):
                         assert answer.tokens == plain[request.id]
                 assert set(answers) in (set(), set(range(request.n)))
             await settled(engine, running=0, waiting=0, waiting_tokens=0, blocks_used=0)
-            assert not engine._boxes
-            assert not engine._runs
-            assert engine._admission.starting_tokens == 0
+            assert not engine._traffic._runs
+            assert engine._traffic.admission.starting_tokens == 0
         assert simulator.empty
         assert simulator.cache.used == 0
         # Prefix hits make promises smaller, so a few may wait below, but never a queue.

@@ -228,7 +228,7 @@ class Served:
 
     async def heard(self) -> None:
         """Wait until the server knows what was aborted here."""
-        while self.engine._traffic._server._leaving:  # noqa: ASYNC110 - a test waits for a fact
+        while self.engine._server._leaving:  # noqa: ASYNC110 - a test waits for a fact
             await asyncio.sleep(0)
 
     async def stop(self, grace_s: float) -> None:

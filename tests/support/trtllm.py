@@ -69,5 +69,5 @@ class Made:
 
     async def heard(self, engine: TrtLlmEngine) -> None:
         """Wait until what was aborted has been aborted below."""
-        while any(task.cancelling() for task in engine._tasks):  # noqa: ASYNC110
+        while any(task.cancelling() for task in engine._traffic._tasks):  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from engines.errors import ModelRejected
+from engines.self_batching.model_facts import read_model_facts
 from engines.trtllm.config import read_config
 from engines.trtllm.features import read_features
-from engines.trtllm.model_facts import read_model_facts
 from engines.trtllm.opening import open_trtllm
 from tests.support.trtllm import model_directory, settings
 from tests.support.trtllm_standin.facts import VERSIONS

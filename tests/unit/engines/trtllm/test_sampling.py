@@ -8,8 +8,8 @@ import pytest
 
 from engines.api import Capability, GenerationRequest, RequestId, Sampling, ThinkingBudget
 from engines.errors import Unsupported
+from engines.self_batching.guide import guide_of
 from engines.trtllm.features import Features
-from engines.trtllm.guide import guide_of
 from engines.trtllm.sampling import Writer
 from tests.support.trtllm_standin.facts import facts
 

@@ -1,48 +1,43 @@
-"""The requests of one started engine: a line in front of the server, and a task for each choice.
+"""The requests of one started engine: a line in front of it, and a task for each choice.
 
     open --> line --(admission)--> task: call, read, push --> mailbox
               ^                      |
-              '---- ended, started --'
+              '---- ended, started --'--- statistics
 
-The server takes what it is given in order of arrival, for its protocol has no priority: order is
-made here, by giving it only what it can begin with at once.
+All of it lives on the event loop. The engine owns batching and blocks; the order in which choices
+come to it is made here, by giving it only what it can begin with at once.
 """
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable
-
-import grpc.aio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 from engines.api import GenerationRequest, RequestId
-from engines.errors import EngineDied, EngineError, InvalidRequest, RequestFailed
+from engines.errors import EngineError, InvalidRequest
 from engines.mailbox import Mailbox
-from engines.smg.answer import Lie
-from engines.smg.messages import Phrases
-from engines.smg.runs import Run, follow
-from engines.smg.server import Server
-from engines.trtllm.admission import Admission
+from engines.self_batching.admission import Admission, Bounds
+from engines.self_batching.runs import Run, Told
+from engines.self_batching.stats import EngineStats
 
-_log = logging.getLogger(__name__)
+Follow = Callable[[Run, Told], Coroutine[object, object, None]]
+Verdict = Callable[[Run, BaseException], Awaitable[EngineError]]
 
 
 class Traffic:
-    """Lives on the event loop. `died` hears of what ends the engine."""
+    """`follow` pushes all events of a choice, until it is left; whatever ends it, no call stays.
 
-    def __init__(
-        self,
-        server: Server,
-        phrases: Phrases,
-        ageing_s: float,
-        died: Callable[[BaseException], None],
-    ) -> None:
-        self._server = server
-        self._phrases = phrases
-        self._died = died
-        self.admission: Admission[Run] = Admission(phrases.facts.bounds, ageing_s)
+    Cancelling its task is the way out of it, until `follow` gives the run another. `verdict` says
+    what the readers of a request are told of an error; where the engine died, it sees to the rest.
+    """
+
+    def __init__(self, bounds: Bounds, ageing_s: float, follow: Follow, verdict: Verdict) -> None:
+        self.admission: Admission[Run] = Admission(bounds, ageing_s)
+        self.stats = EngineStats()  # the newest
         self.outputs = self.hit_tokens = self.query_tokens = 0
+        self._follow = follow
+        self._verdict = verdict
         self._runs: dict[RequestId, list[Run]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # those that are being left, too
         self._idle = asyncio.Event()  # set while no stream is open
@@ -63,23 +58,34 @@ class Traffic:
         self._dispatch()
         return box
 
+    def observe(self, stats: EngineStats) -> None:
+        """Take in what the engine tells of itself."""
+        self.stats = stats
+        self.admission.observe(stats)
+        self._dispatch()
+
     async def idle(self, timeout_s: float) -> None:
         """Wait until no stream is open, for so long at most."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     def fail_all(self, kind: type[EngineError], message: str) -> None:
-        """End every stream with an error; nothing is given to the server any more."""
+        """End every stream with an error; nothing is given to the engine any more."""
         self._over = True
         for runs in list(self._runs.values()):
             self._fail(runs[0].box, kind(message))
 
+    async def left(self, timeout_s: float) -> None:
+        """After `fail_all`: wait until nothing is being left any more, for so long at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
     async def close(self) -> None:
-        """After `fail_all`: tell the server what is aborted, and end the connection."""
-        await self._server.close()
-        for task in self._tasks:
+        """End what is still being left."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- the way of a choice
 
@@ -87,36 +93,23 @@ class Traffic:
         if self._over:
             return
         for ticket in self.admission.admit():
-            task = asyncio.get_running_loop().create_task(self._drive(ticket.owner))
+            run = ticket.owner
+            task = asyncio.get_running_loop().create_task(self._drive(run))
+            run.way_out = partial(_cancel, task)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _drive(self, run: Run) -> None:
         try:
-            await follow(run, self._phrases, self._server, self._has_told)
+            await self._follow(run, self._has_told)
         except asyncio.CancelledError:
             if not run.gone:
                 raise
         except BaseException as error:  # noqa: BLE001 - what is none of a request ends the engine
-            if not run.gone:  # else it is what the server says of an abort
+            if not run.gone:  # else it is what the engine says of an abort
                 self._fail(run.box, await self._verdict(run, error))
         else:
             self._leave(run)
-
-    async def _verdict(self, run: Run, error: BaseException) -> EngineError:
-        """What the readers of a request are told; where the engine is dead, all are told."""
-        if isinstance(error, RequestFailed | InvalidRequest):
-            return error
-        if isinstance(error, Lie):
-            _log.error("the server lied about request %s: %s", run.box.request.id, error)
-            return EngineDied("the server gave what cannot be")
-        if isinstance(error, grpc.aio.AioRpcError):
-            verdict = await self._server.verdict(error)
-            if not isinstance(verdict, EngineDied):
-                return verdict
-            error = verdict
-        self._died(error)
-        return EngineDied("the engine failed; see the server log")
 
     def _has_told(self, run: Run) -> None:
         self.outputs += 1
@@ -152,3 +145,9 @@ class Traffic:
     def _fail(self, box: Mailbox, error: EngineError) -> None:
         box.fail(error)
         self._abort(box.request, None)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """From without; a task that leaves itself is at its end."""
+    if task is not asyncio.current_task():
+        task.cancel()

@@ -1,4 +1,4 @@
-"""How much TensorRT-LLM is given at once, so that its own queue stays shallow. Pure.
+"""How much an engine is given at once, so that its own queue stays shallow. Pure.
 
 Its scheduler decides what runs in an iteration; the order in which sequences come to it is ours.
 A sequence is handed over while all of these hold:
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
-from engines.trtllm.stats import EngineStats
+from engines.self_batching.stats import EngineStats
 
 _T = TypeVar("_T")
 _PREFILL_ITERATIONS = 2

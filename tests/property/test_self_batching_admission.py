@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.trtllm.admission import Admission, Bounds, Ticket
-from engines.trtllm.stats import EngineStats, read_stats
+from engines.self_batching.admission import Admission, Bounds, Ticket
+from engines.self_batching.stats import EngineStats
+from engines.trtllm.stats import read_stats
 
 BOUNDS = Bounds(max_running=4, max_num_tokens=32, num_blocks=20, block_size=4)
 SEQUENCES = st.tuples(

@@ -6,7 +6,7 @@ import pytest
 
 from engines.api import Finish, FinishReason, Sampling, TokenLogprobs
 from engines.errors import RequestFailed
-from engines.trtllm.cursor import Cursor
+from engines.self_batching.cursor import Cursor
 from engines.trtllm.sampling import Stage
 
 

@@ -1,4 +1,4 @@
-"""Reads what is new in one choice of a TensorRT-LLM result, and when the choice ends. Pure.
+"""Reads what is new in the output of one call for one choice, and when the choice ends. Pure.
 
 `token_ids` are cumulative. The end is decided by our own reading of the tokens; what the engine
 says of it counts only where the tokens do not tell.
@@ -10,11 +10,22 @@ from typing import Any, Protocol
 
 from engines.api import Finish, FinishReason, Sampling, TokenLogprobs
 from engines.errors import RequestFailed
-from engines.trtllm.sampling import Stage
+
+
+class Stage(Protocol):
+    """One call for one choice, as far as its end depends on it."""
+
+    @property
+    def last(self) -> int:
+        """Tokens of the choice, in all, that the call may reach."""
+
+    @property
+    def holds_stops(self) -> bool:
+        """Whether no token of it ends the choice."""
 
 
 class Output(Protocol):
-    """A CompletionOutput, as far as we read it."""
+    """What an engine has told of a sequence, as far as we read it."""
 
     @property
     def token_ids(self) -> Sequence[int] | None: ...
