@@ -158,6 +158,10 @@ class Tail:
         """What to ask for the rest with: 0 asks for a snapshot."""
         return self._place or 0
 
+    def forget(self) -> None:
+        """What it has does not hold: `after` asks for a snapshot."""
+        self._place = None
+
     def restart(self) -> None:
         """The call it was told by is over: the rest of a snapshot will not come."""
         self._under_way = None

@@ -23,6 +23,7 @@ import grpc.aio
 from engines.admittance import check_request
 from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId
 from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, RequestFailed
+from engines.kv_feed import KvFeed
 from engines.mailbox import Mailbox
 from engines.wire.channels import DRAIN, INFO, SESSION, Tls, channel, metadata
 from engines.wire.checking import Lie, Open, checked, is_sound
@@ -58,6 +59,7 @@ class RemoteEngine:
         self._on_death = on_death
         self._channel: grpc.aio.Channel | None = None
         self._facts: WorkerFacts | None = None
+        self.kv: KvFeed | None = None  # from the end of `start` on; follows nothing until asked
         self._load = _NO_LOAD
         self._sent = 0  # sequences asked for since the last load was told
         self._open: dict[int, Open] = {}
@@ -111,6 +113,7 @@ class RemoteEngine:
             raise EngineUnavailable(
                 f"the worker at {self._address} makes no sense: {error}"
             ) from None
+        self.kv = KvFeed(self._channel, self._facts, self._token)
         self._over = None
         talk = self._channel.stream_stream(
             SESSION, pb.CommandFrame.SerializeToString, pb.StepFrame.FromString
@@ -227,6 +230,8 @@ class RemoteEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.kv is not None:
+            await self.kv.stop()
         if self._channel is not None:
             await self._channel.close()
 

@@ -23,6 +23,7 @@ from engines.wire.channels import SERVICE, Tls, bind, server
 from engines.wire.events import facts_message
 from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
+from engines.worker_kv import KvServicer
 from engines.worker_runs import Runs
 from engines.worker_session import Session
 
@@ -50,6 +51,7 @@ class WorkerServer:
         self._tls = tls
         self._server = server(token)
         self._health = health.aio.HealthServicer()
+        self._kv = KvServicer(engine, facts.epoch)
         self._sessions: set[Session] = set()
         self._draining = asyncio.Event()
         self._empty = asyncio.Event()
@@ -71,6 +73,7 @@ class WorkerServer:
     def drain(self) -> None:
         """Take no new requests from now on."""
         self._draining.set()
+        self._kv.close()
         for session in self._sessions:
             session.wake()
 
@@ -82,6 +85,7 @@ class WorkerServer:
 
     async def stop(self, grace_s: float) -> None:
         """End the sessions within `grace_s` seconds, and what is kept. Idempotent."""
+        self._kv.close()  # its calls have no end of their own
         await self._server.stop(grace_s)
         self._runs.close()
 
@@ -97,6 +101,9 @@ class WorkerServer:
                 ),
                 "Session": grpc.stream_stream_rpc_method_handler(
                     self._session, pb.CommandFrame.FromString, _serialized
+                ),
+                "KvEvents": grpc.unary_stream_rpc_method_handler(
+                    self._kv.events, pb.KvEventsRequest.FromString, _serialized
                 ),
             },
         )

@@ -11,7 +11,9 @@ import grpc
 import grpc.aio
 
 SERVICE = "penstock.engine.v1.Engine"
-INFO, DRAIN, SESSION = (f"/{SERVICE}/{name}" for name in ("Info", "Drain", "Session"))
+INFO, DRAIN, SESSION, KV_EVENTS = (
+    f"/{SERVICE}/{name}" for name in ("Info", "Drain", "Session", "KvEvents")
+)
 
 _HEADER = "authorization"
 _LARGEST_MESSAGE = 64 << 20  # bytes: a prompt of a million tokens is 5 MiB

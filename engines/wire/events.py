@@ -105,6 +105,7 @@ def facts_message(facts: WorkerFacts) -> pb.WorkerInfo:
         ends=sorted(facts.ends),
         grammars=facts.grammars,
         kv_bytes=facts.kv_bytes,
+        kv_namespace=facts.kv_namespace,
         engine=pb.EngineInfo(
             **{name: getattr(info, name) for name in _INFO},
             capabilities=sorted(info.capabilities),
@@ -156,6 +157,7 @@ def facts_of(message: pb.WorkerInfo) -> WorkerFacts:
         ends=frozenset(message.ends),
         grammars=message.grammars,
         kv_bytes=message.kv_bytes,
+        kv_namespace=message.kv_namespace,
     )
 
 

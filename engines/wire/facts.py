@@ -17,3 +17,4 @@ class WorkerFacts:
     ends: frozenset[int] = frozenset()  # tokens with which the model ends an answer
     grammars: bool = False  # whether its tokens have bytes, so that grammars can be checked
     kv_bytes: int = 0
+    kv_namespace: bytes = b""  # of its block names; empty: it tells no KV events

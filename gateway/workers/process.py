@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from engines.errors import EngineDied, EngineError, ModelRejected
+from engines.kv_changes import KvSource
 from engines.wire.facts import WorkerFacts
 from engines.worker import WorkerServer
 from gateway import __version__
@@ -80,18 +81,19 @@ class WorkerProcess:
         return loaded
 
     def _host(self, loaded: Loaded) -> WorkerServer:
-        sizes = loaded.sizes()
+        engine, sizes = loaded.engine, loaded.sizes()
         facts = WorkerFacts(
-            info=loaded.engine.info,
+            info=engine.info,
             limits=sizes.limits,
             version=__version__,
             epoch=secrets.randbits(64),
             ends=sizes.ends,
             grammars=sizes.grammars,
             kv_bytes=sizes.kv.blocks * sizes.kv.block_bytes,
+            kv_namespace=engine.kv_namespace if isinstance(engine, KvSource) else b"",
         )
         token, tls = worker_token(self._settings), worker_tls(self._settings)
-        return WorkerServer(loaded.engine, facts, token=token, tls=tls)
+        return WorkerServer(engine, facts, token=token, tls=tls)
 
     async def _listen(self, server: WorkerServer) -> str:
         """The address bound. Raises OSError in words of ours: gRPC's are about gRPC."""

@@ -3,9 +3,11 @@
 import asyncio
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import EngineError
+from engines.kv_changes import KvSource
 from engines.remote import RemoteEngine
 from engines.wire.facts import WorkerFacts
 from engines.worker import WorkerServer
@@ -19,6 +21,8 @@ class Hosted:
     def __init__(self, inner, limits, *, on_death=None, kept_s=15.0):
         self.inner = inner
         self.facts = WorkerFacts(inner.info, limits, "0", 7, frozenset({3}), grammars=True)
+        if isinstance(inner, KvSource):
+            self.facts = replace(self.facts, kv_namespace=inner.kv_namespace)
         self.folder = tempfile.TemporaryDirectory(prefix="penstock-")
         self.address = f"unix:{Path(self.folder.name) / 'worker'}"
         self.server = WorkerServer(inner, self.facts, token=TOKEN, kept_s=kept_s)
