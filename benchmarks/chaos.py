@@ -16,17 +16,18 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import openai
 import psutil
 
-from benchmarks.client import free_port, percentile
+from benchmarks.client import events, free_port, percentile
 
 STREAMS = 12
 REPLICAS = 2
+_GAP_S = 0.05  # shorter pauses between chunks are no stalls
 KILLS_OF_A_SERVER = 6  # the pauses before restarts double: it would be waiting that is measured
 SCHEMA = {
     "type": "object",
@@ -99,60 +100,66 @@ def workers(parent: psutil.Process) -> list[psutil.Process]:
     return [child for child in parent.children() if "worker" in " ".join(child.cmdline())]
 
 
-async def ready(url: str, replicas: int) -> None:
-    """Wait until so many replicas are up, as the server tells."""
-    async with asyncio.timeout(60), openai.AsyncOpenAI(base_url=url, api_key="x") as client:
-        while True:
-            try:
-                told = await client.with_options(max_retries=0).get("/../metrics", cast_to=str)
-                if f"penstock_replicas_up {float(replicas)}" in told:
-                    return
-            except openai.APIError:
-                pass
+async def told(url: str, name: str) -> float:
+    """A figure of /metrics; -1 while the server does not tell it."""
+    try:
+        page = await asyncio.to_thread(urllib.request.urlopen, url.removesuffix("/v1") + "/metrics")
+        with page:
+            lines = page.read().decode().splitlines()
+    except OSError:
+        return -1
+    return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), -1)
+
+
+async def ready(url: str, restarts: int) -> None:
+    """Wait until all replicas are up, after so many restarts."""
+    async with asyncio.timeout(60):
+        while (  # noqa: ASYNC110 - another process is asked
+            await told(url, "penstock_worker_restarts_total") < restarts
+            or await told(url, "penstock_replicas_up") < REPLICAS
+        ):
             await asyncio.sleep(0.05)
 
 
-async def answer(client: openai.AsyncOpenAI, request: Request, tally: Tally) -> Answer:
+async def answer(url: str, request: Request, tally: Tally) -> Answer:
     """The whole of a streamed answer, by choice; notes the gaps between its chunks."""
     texts: dict[int, list[str]] = {}
     ends: dict[int, str] = {}
     usage = None
     last = time.monotonic()
-    stream = await client.chat.completions.create(  # type: ignore[call-overload]
-        model="penstock-tiny", stream=True, stream_options={"include_usage": True}, **request
-    )
-    async for chunk in stream:
+    async for chunk in events(url, {"model": "penstock-tiny", **request}):
         now = time.monotonic()
-        if now - last > 0.05:
+        if now - last > _GAP_S:
             tally.gaps.append((now, now - last))
         last = now
-        usage = chunk.usage and chunk.usage.completion_tokens
-        for choice in chunk.choices:
-            pieces = texts.setdefault(choice.index, [])
-            pieces.append(choice.delta.content or "")
-            for call in choice.delta.tool_calls or ():
-                pieces.append(f"{call.function.name or ''}{call.function.arguments or ''}")
-            if choice.logprobs is not None:
-                entries = choice.logprobs.content or ()
-                pieces += [f"{entry.token}{entry.logprob:.4f}" for entry in entries]
-            ends[choice.index] = choice.finish_reason or ends.get(choice.index, "")
+        usage = chunk.get("usage") and chunk["usage"]["completion_tokens"]
+        for choice in chunk["choices"]:
+            index, delta = choice["index"], choice["delta"]
+            pieces = texts.setdefault(index, [])
+            pieces.append(delta.get("content") or "")
+            for call in delta.get("tool_calls", ()):
+                function = call["function"]
+                pieces.append(f"{function.get('name', '')}{function.get('arguments', '')}")
+            for entry in (choice.get("logprobs") or {}).get("content") or ():
+                pieces.append(f"{entry['token']}{entry['logprob']:.4f}")
+            ends[index] = choice["finish_reason"] or ends.get(index, "")
     joined = {index: "".join(pieces) for index, pieces in sorted(texts.items())}
     return joined, ends, usage
 
 
 async def stream_on(
-    client: openai.AsyncOpenAI, sorts: dict[str, Request], controls: dict[str, Answer], tally: Tally
+    url: str, sorts: dict[str, Request], controls: dict[str, Answer], tally: Tally
 ) -> None:
     """One client, for ever."""
     while True:
         name = random.choice(list(sorts))
         try:
-            told = await answer(client, sorts[name], tally)
-        except openai.APIError as error:
+            said = await answer(url, sorts[name], tally)
+        except (OSError, EOFError) as error:
             tally.failed.append(f"{name}: {error}")
         else:
             tally.streams += 1
-            if told != controls[name]:
+            if said != controls[name]:
                 tally.wrong.append(name)
 
 
@@ -177,25 +184,23 @@ async def run(engine: str, kills: int, seed: int) -> dict[str, float]:
 
 
 async def one_server(engine: str, kills: int, tally: Tally, when: list[float]) -> None:
-    """Kill workers of one server so often."""
+    """Kill workers of one server so often, each time when both are up."""
     sorts = requests(engine)
     with server(engine) as (parent, url):
-        await ready(url, REPLICAS)
-        client = openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, timeout=60)
-        controls = {name: await answer(client, request, Tally()) for name, request in sorts.items()}
+        await ready(url, 0)
+        controls = {name: await answer(url, request, Tally()) for name, request in sorts.items()}
         readers = [
-            asyncio.create_task(stream_on(client, sorts, controls, tally)) for _ in range(STREAMS)
+            asyncio.create_task(stream_on(url, sorts, controls, tally)) for _ in range(STREAMS)
         ]
-        for _ in range(kills):
+        for number in range(1, kills + 1):
             await asyncio.sleep(random.uniform(0.2, 0.9))
             random.choice(workers(parent)).kill()
             when.append(time.monotonic())
-            await ready(url, REPLICAS)
+            await ready(url, number)
         await asyncio.sleep(1)
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-        await client.close()
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 
 @dataclass
@@ -27,18 +29,10 @@ class Stream:
 async def stream(base_url: str, body: dict[str, object], api_key: str = "") -> Stream:
     """POST /chat/completions with stream and usage; read to `[DONE]`. Raises on any other end."""
     url = urlsplit(base_url)
-    payload = json.dumps(
-        {**body, "stream": True, "stream_options": {"include_usage": True}}
-    ).encode()
-    head = (
-        f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
-        f"Content-Length: {len(payload)}\r\n\r\n"
-    ).encode()
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         result = Stream(sent=time.perf_counter())
-        writer.write(head + payload)
+        writer.write(_request(url, body, api_key))
         await _read(reader, result)
         return result
     finally:
@@ -65,6 +59,47 @@ async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
     result.tokens = usage["completion_tokens"]
     details = usage.get("prompt_tokens_details") or {}
     result.cached = details.get("cached_tokens", 0)
+
+
+async def events(base_url: str, body: dict[str, object]) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of a streamed answer, parsed at little cost. Raises on any end but `[DONE]`."""
+    url = urlsplit(base_url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+        writer.write(_request(url, body))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"refused: {head[:200]!r} {await reader.read(300)!r}")
+        async for line in _lines(reader):
+            if line == b"data: [DONE]":
+                return
+            if line.startswith(b"data: "):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    raise ConnectionError(f"the stream failed: {chunk['error']}")
+                yield chunk
+        raise ConnectionError("the stream ended early")
+    finally:
+        writer.close()
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of a body in chunked coding."""
+    rest = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        *lines, rest = (rest + (await reader.readexactly(size + 2))[:-2]).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def _request(url: SplitResult, body: dict[str, object], api_key: str = "") -> bytes:
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    payload = json.dumps(streamed).encode()
+    return (
+        f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    ).encode() + payload
 
 
 def _last_event(seen: bytes, mark: bytes) -> bytes:
