@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from gateway.opened import Opened
 from gateway.settings import Settings
 from gateway.vector_dispatch import VectorDispatcher
+from openai_compat.models import with_adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     if opened.workers is not None:
         metrics.watch_workers(opened.workers)
     dispatcher = Dispatcher(opened.engine, admission, metrics, monotonic)
-    models = MappingProxyType({opened.model.name: opened.model})
+    models = MappingProxyType(with_adapters(opened.model))
     embedder = PooledEmbedder(opened.engine)
     vectors = VectorDispatcher(embedder, dispatcher, window=info.max_running)
     return Serving(opened.engine, models, dispatcher, vectors, checker=opened.checker)

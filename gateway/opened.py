@@ -1,7 +1,7 @@
 """An engine and the model that is served over it: the text side is ours, wherever the engine is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -89,10 +89,19 @@ def model_names(settings: Settings) -> tuple[str, ...]:
 
 
 def open_over(settings: Settings, text: TextSide, computes: Computes) -> Opened:
-    """The model over an engine. Raises ModelRejected where no syntax fits its template."""
+    """The model over an engine.
+
+    Raises ModelRejected where no syntax fits its template, or an adapter has its name.
+    """
     info = computes.engine.info
+    taken = sorted({*info.adapters} & {*model_names(settings)})
+    if taken:
+        raise ModelRejected(
+            f"the adapter {taken[0]!r} has the name of its model (--served-model-name)"
+        )
     writing = _writing(settings, text) if info.generates else None
     model = text.served_as(model_names(settings), info, computes.ends, writing)
+    model = replace(model, takes_extras=settings.engine_extras)
     return Opened(computes.engine, model, computes.kv, _checker(settings, text, computes))
 
 

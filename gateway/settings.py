@@ -153,6 +153,12 @@ class Settings:
     max_body_bytes: int = _setting(
         2 << 20, byte_count(low=1024), "Largest request body", group="server", unit="bytes"
     )
+    engine_extras: bool = _setting(
+        default=False,
+        kind=flag(),
+        doc="Take request fields that only the engine reads; for clients that are trusted",
+        group="server",
+    )
     sse_keepalive_s: float = _setting(
         15.0,
         seconds(0, 3600),

@@ -7,6 +7,7 @@ from openai_compat.chat.schema import KNOWN, MAX_MESSAGES, UNSUPPORTED
 from openai_compat.chat.stream import REASONING_FIELDS
 from openai_compat.conversation.thinking import EFFORTS
 from openai_compat.openapi.generation import (
+    EXTRAS,
     FIELDS,
     OBFUSCATION,
     PROMPT_IDS,
@@ -179,8 +180,9 @@ SCHEMAS: dict[str, Schema] = {
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
                         "token_ids": TOKEN_IDS,
+                        **EXTRAS,
                     },
-                    maybe=("token_ids",),
+                    maybe=("token_ids", *EXTRAS),
                 )
             ),
             "usage": ref("Usage"),
@@ -202,8 +204,9 @@ SCHEMAS: dict[str, Schema] = {
                         "logprobs": _LOGPROBS,
                         "finish_reason": nullable(FINISH),
                         "token_ids": TOKEN_IDS,
+                        **EXTRAS,
                     },
-                    maybe=("token_ids",),
+                    maybe=("token_ids", *EXTRAS),
                 )
             ),
             "usage": nullable(ref("Usage")),
