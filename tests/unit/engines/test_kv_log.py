@@ -1,4 +1,4 @@
-"""The log of KV changes and its readers: dense, bounded, and nothing believed that does not follow."""
+"""The log of KV changes: dense, bounded, and readers who believe only what follows."""
 
 import pytest
 
