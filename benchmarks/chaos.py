@@ -97,7 +97,9 @@ def server(engine: str) -> Iterator[tuple[psutil.Process, str]]:
 
 def workers(parent: psutil.Process) -> list[psutil.Process]:
     """The worker processes that live."""
-    return [child for child in parent.children() if "worker" in " ".join(child.cmdline())]
+    return [
+        child for child in parent.children() if "-m gateway worker" in " ".join(child.cmdline())
+    ]
 
 
 async def told(url: str, name: str) -> float:
