@@ -36,7 +36,7 @@ class KvSource(Protocol):
         """Tell `listener` of what there is, once it is known, and then of every change.
 
         It is called on the event loop. There is one listener in the life of an engine; a second
-        one raises RuntimeError. Until there is one, nothing is gathered and no name is computed.
+        one raises RuntimeError. Until there is one, an engine of ours computes no name.
         """
 
 

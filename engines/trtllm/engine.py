@@ -16,6 +16,7 @@ from engines.errors import (
     InvalidRequest,
     RequestFailed,
 )
+from engines.kv_changes import KvListener
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.self_batching.admission import Bounds
@@ -121,6 +122,13 @@ class TrtLlmEngine:
             prefix_query_tokens=traffic.query_tokens,
             alive=self._alive,
         )
+
+    @property
+    def kv_namespace(self) -> bytes:
+        return self._watch.kv_namespace
+
+    def follow_kv(self, listener: KvListener) -> None:
+        self._watch.follow(listener)
 
     async def stop(self, grace_s: float) -> None:
         self._started = True  # what was stopped is not started again

@@ -9,7 +9,7 @@ on below a block that is known again is named. Too little is told then, never so
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,13 @@ class Cleared:
 
 
 MirrorEvent = BlockStored | BlockRemoved | Cleared
-MirrorListener = Callable[[MirrorEvent], None]
 
 
 class EventMirror:
     """Turns the engine's events into ours. `namespace` as in kvcache.naming; salts divide it."""
 
     def __init__(self, namespace: bytes, block_size: int) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
         self._block_size = block_size
         self._window: int | None = None  # the largest: the one a whole prefix lives in
         self._last: dict[int, int] = {}  # rank -> its last event id
@@ -63,6 +62,11 @@ class EventMirror:
             elif data["type"] == "removed":
                 told += self._removed(rank, data["block_hashes"])
         return told
+
+    @property
+    def names(self) -> tuple[BlockName, ...]:
+        """Every block that there is now."""
+        return tuple(self._holders)
 
     def clear(self) -> Cleared:
         """Forget all blocks."""
@@ -116,7 +120,7 @@ class EventMirror:
         if data.get("parent_hash") is not None:
             return self._names.get((rank, _key(data["parent_hash"])))
         try:
-            return root_name(self._namespace + bytes.fromhex(salts.pop() or ""))
+            return root_name(self.namespace + bytes.fromhex(salts.pop() or ""))
         except ValueError:
             return None  # not a salt of ours
 

@@ -10,7 +10,7 @@ from engines.self_batching.model_facts import read_model_facts
 from engines.trtllm.calls import Calls
 from engines.trtllm.config import Config, read_config
 from engines.trtllm.engine import TrtLlmEngine
-from engines.trtllm.events import EventMirror, MirrorListener
+from engines.trtllm.events import EventMirror
 from engines.trtllm.features import read_features
 from engines.trtllm.sampling import Writer
 from engines.trtllm.sizes import sizes
@@ -22,7 +22,6 @@ def open_trtllm(
     text: str,
     *,
     on_death: Callable[[BaseException], None] | None = None,
-    listener: MirrorListener | None = None,
 ) -> TrtLlmEngine:
     """An engine, loaded but not started. Blocks for minutes; call it from the main thread.
 
@@ -55,7 +54,6 @@ def open_trtllm(
     watch = Watch(
         calls,
         EventMirror(namespace(name.encode(), str(size).encode()), size),
-        listener,
         events=config.tells_events,
         stats=config.tells_stats,
     )

@@ -8,11 +8,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from engines.kv_changes import Gathering, KvChange, KvListener
 from engines.self_batching.stats import EngineStats
 from engines.trtllm.calls import Calls
-from engines.trtllm.events import EventMirror, MirrorListener
+from engines.trtllm.events import Cleared, EventMirror, MirrorEvent
 from engines.trtllm.poller import Poller, Record
 from engines.trtllm.stats import read_stats
+from kvcache.events import BlockStored
 
 
 class Watch:
@@ -22,19 +24,31 @@ class Watch:
         self,
         calls: Calls,
         mirror: EventMirror,
-        listener: MirrorListener | None,
         *,
         events: bool,
         stats: bool,
     ) -> None:
         self._calls = calls
         self._mirror = mirror
-        self._listener = listener
+        self._gathering = Gathering()
+        self._listener: KvListener | None = None
         self._wants = (events, stats)
         self._observed: Callable[[EngineStats], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._num_blocks: asyncio.Future[int] | None = None
         self._pollers: list[Poller] = []
+
+    @property
+    def kv_namespace(self) -> bytes:
+        """Of the names it tells; empty where the engine keeps no events."""
+        return self._mirror.namespace if self._wants[0] else b""
+
+    def follow(self, listener: KvListener) -> None:
+        """Tell of the blocks, as `KvSource` says."""
+        if self._listener is not None:
+            raise RuntimeError("the KV cache has a listener already")
+        self._listener = listener
+        listener(KvChange(stored=self._mirror.names))
 
     def start(self, observed: Callable[[EngineStats], None]) -> None:
         """Begin to ask. `observed` gets the newest statistics."""
@@ -74,8 +88,20 @@ class Watch:
         for record in batch:
             for event in self._mirror.read(record):
                 if self._listener is not None:
-                    self._listener(event)
+                    self._gather(event, self._listener)
+        change = self._gathering.take()
+        if change is not None and self._listener is not None:
+            self._listener(change)
         self._tell_blocks(self._mirror.num_blocks)
+
+    def _gather(self, event: MirrorEvent, listener: KvListener) -> None:
+        if isinstance(event, Cleared):
+            self._gathering.take()
+            listener(KvChange(cleared=True))
+        elif isinstance(event, BlockStored):
+            self._gathering.store(event.name)
+        else:
+            self._gathering.remove(event.name)
 
     def _stats(self, batch: Sequence[Record]) -> None:
         newest = read_stats(batch[-1])

@@ -6,10 +6,9 @@ import threading
 import pytest
 
 from engines.errors import EngineUnavailable
+from engines.kv_changes import KvChange
 from engines.trtllm.calls import urgency
-from engines.trtllm.events import Cleared
-from kvcache.events import BlockStored
-from kvcache.naming import namespace, root_name
+from kvcache.naming import namespace, prompt_names
 from tests.support.engines import ask, read, running
 from tests.support.trtllm import Made, model_directory
 from tests.support.trtllm_standin.package import installed
@@ -31,17 +30,23 @@ async def until(true):
 
 
 async def test_events_reach_the_listener_in_our_names(kind):
-    """The first block of a prompt hangs on the root of the model's namespace; a gap clears."""
+    """What is there already first, then what comes; a gap clears."""
     heard = []
-    async with running(kind.engine(listener=heard.append)) as engine:
+    async with running(kind.engine()) as engine:
+        space = engine.kv_namespace
+        assert space == namespace(b"test", b"4")
         await read(engine.generate(ask("a", list(range(1, 9)), max_tokens=1)))
+        await until(lambda: len(engine._watch._mirror.names) == 2)
+        engine.follow_kv(heard.append)
+        assert heard == [KvChange(stored=tuple(prompt_names(space, range(1, 9), 4)))]
+        await read(engine.generate(ask("b", list(range(2, 7)), max_tokens=1)))
         await until(lambda: len(heard) == 2)
-        assert [type(event) for event in heard] == [BlockStored] * 2
-        assert heard[0].parent == root_name(namespace(b"test", b"4"))
-        assert heard[1].parent == heard[0].name
+        assert heard[1] == KvChange(stored=tuple(prompt_names(space, range(2, 6), 4)))
         kind.recorder.simulator.cache.gap()
         kind.recorder.simulator.cache.partial()
-        await until(lambda: heard[-1] == Cleared(1))
+        await until(lambda: heard[-1] == KvChange(cleared=True))
+        with pytest.raises(RuntimeError):
+            engine.follow_kv(heard.append)
     assert not [one for one in threading.enumerate() if one.name.startswith("penstock-kv")]
 
 
@@ -61,6 +66,7 @@ async def test_a_start_that_cannot_learn_it_says_what_to_set(kind):
     await engine.stop(grace_s=0)
     async with running(kind.engine(kv_cache_config=silent, penstock={"num_blocks": 9})) as engine:
         assert engine.info.num_blocks == 9
+        assert engine.kv_namespace == b"", "a worker says then that it tells no KV events"
 
 
 async def test_statistics_are_asked_for_only_where_they_are_kept(kind):

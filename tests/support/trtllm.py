@@ -58,9 +58,9 @@ class Made:
     recorder: Recorder
     vocab_size: int = VOCAB
 
-    def engine(self, *, on_death=None, listener=None, **changes) -> TrtLlmEngine:
+    def engine(self, *, on_death=None, **changes) -> TrtLlmEngine:
         text = yaml.safe_dump(settings(self.model, **changes))
-        return open_trtllm(text, on_death=on_death, listener=listener)
+        return open_trtllm(text, on_death=on_death)
 
     def gated(self, steps: int = 0) -> tuple[TrtLlmEngine, Gated]:
         engine = self.engine()
