@@ -75,8 +75,15 @@ def _open_smg(path: Path, text: TextSide, settings: Settings, on_death: OnDeath)
     return Configured(engine, lambda: _sizes(engine, engine.facts.limits, ends))
 
 
+def _open_vllm(_: Path, text: TextSide, settings: Settings, on_death: OnDeath) -> Configured:
+    from engines.vllm.opening import open_vllm
+
+    engine = open_vllm(_text(settings), ends=text.end_tokens, on_death=on_death)
+    return Configured(engine, lambda: _sizes(engine, engine.limits, engine.ends))
+
+
 OPENERS: Mapping[str, Callable[[Path, TextSide, Settings, OnDeath], Configured]] = MappingProxyType(
-    {"trtllm": _open_trtllm, "upstream": _open_upstream, "smg": _open_smg}
+    {"trtllm": _open_trtllm, "upstream": _open_upstream, "smg": _open_smg, "vllm": _open_vllm}
 )
 
 

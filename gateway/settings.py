@@ -54,7 +54,7 @@ class Settings:
     )
     engine: str = _setting(
         "torch",
-        choice("torch", "ledger", "trtllm", "upstream", "smg"),
+        choice("torch", "ledger", "trtllm", "vllm", "upstream", "smg"),
         "What computes tokens; ledger has no model",
         group="model",
     )

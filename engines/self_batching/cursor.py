@@ -76,7 +76,7 @@ class Cursor:
         logprobs = None
         if entries is not None:
             most = self._sampling.logprobs or 0
-            logprobs = [_told(e, t, most) for e, t in zip(entries, new, strict=False)]
+            logprobs = [token_logprobs(e, t, most) for e, t in zip(entries, new, strict=False)]
         return Reading(new, logprobs, finish, finish is not None or self._said == self._stage.last)
 
     def _advance(self, tokens: int) -> None:
@@ -108,8 +108,8 @@ class Cursor:
         return Finish(FinishReason.STOP, self._said, stop)
 
 
-def _told(entry: Any, token: int, most: int) -> TokenLogprobs:
-    """One position: token -> Logprob, or only the sampled token's value."""
+def token_logprobs(entry: Any, token: int, most: int) -> TokenLogprobs:
+    """One position, from token -> Logprob or the token's value alone. Raises RequestFailed."""
     if not isinstance(entry, dict):
         if most:
             raise RequestFailed("the engine left out the most likely tokens")
