@@ -87,6 +87,7 @@ def server(engine: str) -> Iterator[tuple[psutil.Process, str]]:
     port = free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
     command += ["--engine", engine, "--replicas", str(REPLICAS), "--max-running", "32"]
+    command += ["--dtype", "float32"]  # others do not give the same bits in every batch
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield psutil.Process(process.pid), f"http://127.0.0.1:{port}/v1"
@@ -126,6 +127,7 @@ async def ready(url: str, restarts: int) -> None:
 async def answer(url: str, request: Request, tally: Tally) -> Answer:
     """The whole of a streamed answer, by choice; notes the gaps between its chunks."""
     texts: dict[int, list[str]] = {}
+    scores: dict[int, list[str]] = {}
     ends: dict[int, str] = {}
     usage = None
     last = time.monotonic()
@@ -143,10 +145,10 @@ async def answer(url: str, request: Request, tally: Tally) -> Answer:
                 function = call["function"]
                 pieces.append(f"{function.get('name', '')}{function.get('arguments', '')}")
             for entry in (choice.get("logprobs") or {}).get("content") or ():
-                pieces.append(f"{entry['token']}{entry['logprob']:.4f}")
+                scores.setdefault(index, []).append(f"{entry['token']} {entry['logprob']:.4f}")
             ends[index] = choice["finish_reason"] or ends.get(index, "")
     joined = {index: "".join(pieces) for index, pieces in sorted(texts.items())}
-    return joined, ends, usage
+    return joined, scores, ends, usage
 
 
 async def stream_on(
