@@ -124,7 +124,7 @@ class Cancel(_message.Message):
     def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted", "adapter", "extras")
+    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted", "adapter", "extras", "tenant", "weight")
     class ExtrasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,8 @@ class Request(_message.Message):
     EMITTED_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     EXTRAS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     sampling: Sampling
@@ -154,7 +156,9 @@ class Request(_message.Message):
     emitted: _containers.RepeatedCompositeFieldContainer[Emitted]
     adapter: str
     extras: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ..., adapter: _Optional[str] = ..., extras: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    tenant: bytes
+    weight: int
+    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ..., adapter: _Optional[str] = ..., extras: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[bytes] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class Emitted(_message.Message):
     __slots__ = ("ended", "tokens")
