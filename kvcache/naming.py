@@ -6,11 +6,10 @@ H is blake2b with 128-bit digests: names cross process borders, where a forged c
 one tenant read another's cache. Inside one pool no hash is used at all (see prefix.py).
 """
 
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NewType
-
-import numpy as np
 
 BlockName = NewType("BlockName", bytes)
 
@@ -44,8 +43,14 @@ def chain(parent: BlockName, tokens: bytes) -> BlockName:
 
 
 def prompt_names(namespace: bytes, prompt: Sequence[int], block_size: int) -> list[BlockName]:
-    """The names of the full blocks of a prompt, from its beginning."""
-    tokens = np.asarray(prompt, dtype="<i4").tobytes()
+    """The names of the full blocks of a prompt, from its beginning.
+
+    Raises ValueError for what is no token of any model: more than 31 bits.
+    """
+    try:
+        tokens = struct.pack(f"<{len(prompt)}i", *prompt)  # twice as fast as numpy is with a tuple
+    except struct.error:
+        raise ValueError("a token of the prompt has more than 31 bits") from None
     size = block_size * _TOKEN_BYTES
     parent, names = root_name(namespace), []
     for end in range(size, len(tokens) + 1, size):

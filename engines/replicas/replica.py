@@ -79,6 +79,6 @@ class Replica:
     def pressure(self) -> tuple[int, int]:
         """Sorts replicas by how busy they are: sequences, then tokens that wait."""
         load = self.engine.load()
-        if load != self._seen:
+        if load is not self._seen and load != self._seen:
             self._seen, self._sent = load, 0
         return load.running + load.waiting + self._sent, load.waiting_tokens

@@ -1,4 +1,4 @@
-"""The `Engine` port over several engines: a request goes to the least loaded, and may move on.
+"""The `Engine` port over several engines: a request goes to one of them, and may move on.
 
 Lives on the event loop and knows nothing of processes: who restarts engines adds and removes them
 here. An engine that says EngineDied is taken for dead, and is sent nothing more.
@@ -6,7 +6,7 @@ here. An engine that says EngineDied is taken for dead, and is sent nothing more
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from engines.api import (
@@ -18,7 +18,9 @@ from engines.api import (
     TokenStream,
 )
 from engines.errors import EngineDied, EngineUnavailable, InvalidRequest, RequestQuarantined
+from engines.kv_changes import KvSource
 from engines.replicas.changes import Changes
+from engines.replicas.policies import LeastLoaded, Preference, Routing
 from engines.replicas.quarantine import Quarantine
 from engines.replicas.replica import Replica
 from engines.replicas.stream import Counters, MigratingStream, Patience
@@ -30,7 +32,9 @@ _LEVELS = ("running", "waiting", "waiting_tokens", "blocks_used", "blocks_total"
 class ReplicaSet:
     """One engine made of several; see stream.py for what becomes of a stream whose replica dies.
 
-    A stream moves at most `migrations` times, and looks for a replica for at most `wait_s` each.
+    `routing` says who is asked first, of those that may be asked; who better is not comes last all
+    the same. A stream moves at most `migrations` times, and looks for a replica for at most
+    `wait_s` each.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class ReplicaSet:
         *,
         migrations: int = 3,
         wait_s: float = 30.0,
+        routing: Routing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.changes = Changes()
         self.counters = Counters()
         self.quarantine = Quarantine(clock)
+        self._routing = routing or LeastLoaded()
         self._patience = Patience(migrations, wait_s, clock)
         self._replicas: dict[str, Replica] = {}
         self._streams: dict[RequestId, MigratingStream] = {}
@@ -55,8 +61,11 @@ class ReplicaSet:
         """The engines by name; dead ones too, until they are removed."""
         return {name: replica.engine for name, replica in self._replicas.items()}
 
-    def add(self, name: str, engine: Engine) -> None:
-        """Take a started engine in. Raises ValueError where it serves something else."""
+    def add(self, name: str, engine: Engine, kv: KvSource | None = None) -> None:
+        """Take a started engine in, and who tells of its cache.
+
+        Raises ValueError where it serves something else.
+        """
         if name in self._replicas:
             raise ValueError(f"there is a replica {name!r} already")
         ours = self._info or engine.info
@@ -64,6 +73,7 @@ class ReplicaSet:
             raise ValueError(f"replica {name!r} is {engine.info}, the others are {ours}")
         self._info = ours
         self._replicas[name] = Replica(name, engine)
+        self._routing.came(name, kv)
         self.changes.tell()
 
     def retire(self, name: str) -> None:
@@ -74,6 +84,7 @@ class ReplicaSet:
         """Forget a replica; what runs there moves when it fails, which is up to its engine."""
         replica = self._replicas.pop(name)
         replica.retired = True
+        self._routing.went(name)
         self._gone = _sum(self._gone, replica.engine.load(), _TOTALS)
 
     @property
@@ -128,7 +139,11 @@ class ReplicaSet:
     ) -> TokenStream | None:
         if self._stopped:
             raise EngineUnavailable("the engine is stopping")
-        for replica in self._by_preference(stream):
+        takers = [replica for replica in self._replicas.values() if replica.takes]
+        if not takers:
+            return None
+        preference = self._routing.look(rest, takers)
+        for replica in _by_preference(stream, takers, preference):
             if in_turn and not replica.has_turn(stream.strikes):
                 continue
             try:
@@ -138,6 +153,8 @@ class ReplicaSet:
             replica.send(len(rest.choices))
             replica.guests.add(stream)
             stream.replica, stream.told = replica, False
+            preference.took(replica.name)
+            self.counters.placements.count(preference, replica.name)
             return inner
         return None
 
@@ -149,13 +166,16 @@ class ReplicaSet:
             del self._streams[stream.request.id]
         self.changes.tell()
 
-    def _by_preference(self, stream: MigratingStream) -> Iterator[Replica]:
-        def order(replica: Replica) -> tuple[bool, bool, int, tuple[int, int]]:
-            company = replica.suspects if stream.strikes else 0
-            return replica in stream.distrusted, replica.tries, company, replica.pressure()
 
-        takers = [replica for replica in self._replicas.values() if replica.takes]
-        return iter(sorted(takers, key=order))
+def _by_preference(
+    stream: MigratingStream, takers: list[Replica], preference: Preference
+) -> list[Replica]:
+    def order(replica: Replica) -> tuple[bool, bool, int, tuple[float, ...]]:
+        company = replica.suspects if stream.strikes else 0
+        rank = preference.ranks[replica.name]
+        return replica in stream.distrusted, replica.tries, company, rank
+
+    return sorted(takers, key=order)
 
 
 def _sum(total: EngineLoad, load: EngineLoad, names: tuple[str, ...]) -> EngineLoad:

@@ -29,12 +29,13 @@ off before its first token each time, two or three times in a row, with nobody e
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from engines.api import GenerationRequest, TokenEvent, TokenStream
 from engines.errors import EngineDied, EngineError, EngineUnavailable, RequestQuarantined
 from engines.replicas.changes import Changes
+from engines.replicas.policies import Placements
 from engines.replicas.progress import Lied, Progress
 from engines.replicas.quarantine import Quarantine
 
@@ -51,6 +52,7 @@ class Counters:
     migrations: int = 0  # moves of streams to another replica
     lost: int = 0  # streams that failed for want of one
     quarantined: int = 0  # requests condemned, or refused since one like them was
+    placements: Placements = field(default_factory=Placements)
 
 
 class Home(Protocol):
