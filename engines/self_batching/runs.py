@@ -1,6 +1,6 @@
 """One choice of one request on its way through an engine that batches by itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engines.api import TokenEvent, TokenLogprobs
@@ -51,6 +51,7 @@ def hear(
     cached: int,
     told: Told,
     prompt_logprobs: Sequence[TokenLogprobs] | None = None,
+    extras: Mapping[str, str] | None = None,
 ) -> None:
     """Hand on what has become known of a choice; `cached` as the engine tells it now."""
     if run.cached is None:
@@ -67,5 +68,6 @@ def hear(
             logprobs=reading.logprobs,
             finish=reading.finish,
             prompt_logprobs=prompt_logprobs,
+            extras=extras,
         )
     )

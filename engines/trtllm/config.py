@@ -7,13 +7,16 @@ penstock: {name: llama, sampler_applies: [penalties]}
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from engines.errors import ModelRejected
+from engines.trtllm.disaggregated import DISAGGREGATED
 from engines.trtllm.features import Features
+from engines.trtllm.retention import RETENTION
 
 SAMPLER_PARTS = frozenset({"penalties", "min_p"})  # accepted by every version, ignored by some
 
@@ -32,6 +35,8 @@ class Own:
     vocab_size: int | None = None  # else from the model's config.json
     ageing_s: float = 5.0  # seconds of waiting that outweigh one class of priority
     sampler_applies: frozenset[str] = frozenset()  # of SAMPLER_PARTS: what this build honours
+    adapters: Mapping[str, str] = field(default_factory=dict)  # name of a LoRA adapter: its path
+    context_hosts: frozenset[str] = frozenset()  # that the engine may fetch KV caches from
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,15 @@ class Config:
         """Whether the engine keeps statistics of its iterations."""
         return bool(self.arguments.get("enable_iter_perf_stats"))
 
+    def extras(self, features: Features) -> frozenset[str]:
+        """The extras that the version has and that this configuration lets have an effect."""
+        reuses = self.arguments["kv_cache_config"].get("enable_block_reuse")
+        has = {
+            RETENTION: features.retention and reuses,
+            DISAGGREGATED: features.phases and self.arguments.get("cache_transceiver_config"),
+        }
+        return frozenset(name for name, there in has.items() if there)
+
     @property
     def takes_grammars(self) -> bool:
         """Whether what llguidance takes can be given to it. It reads tokens by the tokenizer."""
@@ -100,6 +114,8 @@ def read_config(text: str, features: Features) -> Config:
     arguments["kv_cache_config"] = _kv_cache(_section(given, "kv_cache_config"), features)
     if "scheduler_config" in features.arguments:
         arguments["scheduler_config"] = _scheduler(_section(given, "scheduler_config"), features)
+    if own.adapters:
+        _check_adapters(own.adapters, _section(given, "lora_config"), features)
     complete = {**_defaults(arguments, features), **arguments}
     return Config(str(arguments["model"]), int(arguments["max_seq_len"]), complete, own)
 
@@ -127,12 +143,37 @@ def _scheduler(given: Mapping[str, Any], features: Features) -> dict[str, Any]:
 
 
 def _own(given: Mapping[str, Any]) -> Own:
-    _known(given, frozenset(field.name for field in fields(Own)), "penstock")
+    _known(given, frozenset(each.name for each in fields(Own)), "penstock")
     values = dict(given)
     if "sampler_applies" in values:
         values["sampler_applies"] = frozenset(values["sampler_applies"] or ())
         _known(values["sampler_applies"], SAMPLER_PARTS, "penstock.sampler_applies")
+    if "adapters" in values:
+        values["adapters"] = _adapters(_section(given, "adapters"))
+    if "context_hosts" in values:
+        values["context_hosts"] = frozenset(map(str, values["context_hosts"] or ()))
     return Own(**values)
+
+
+def _adapters(given: Mapping[str, Any]) -> dict[str, str]:
+    if not all(isinstance(each, str) and each for pair in given.items() for each in pair):
+        raise ModelRejected("penstock.adapters must map names to paths")
+    return dict(given)
+
+
+def _check_adapters(
+    adapters: Mapping[str, str], lora: Mapping[str, Any], features: Features
+) -> None:
+    """Refuse what would fail at the first request for one."""
+    if not features.adapters:
+        raise ModelRejected("this TensorRT-LLM takes no LoRA adapters (penstock.adapters)")
+    if not (lora.get("lora_dir") or lora.get("lora_target_modules")):
+        raise ModelRejected(
+            "penstock.adapters needs lora_config with lora_dir or lora_target_modules"
+        )
+    missing = sorted(path for path in adapters.values() if not Path(path).exists())
+    if missing:
+        raise ModelRejected(f"no LoRA adapter is at {', '.join(missing)}")
 
 
 def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from engines.trtllm.events import EventMirror
 from engines.trtllm.features import read_features
 from engines.trtllm.sampling import Writer
 from engines.trtllm.sizes import sizes
+from engines.trtllm.special import Specials
 from engines.trtllm.watch import Watch
 from kvcache.naming import namespace
 
@@ -48,8 +49,9 @@ def open_trtllm(
         applies=config.own.sampler_applies,
         grammars=config.takes_grammars,
         thinks=bool(config.arguments.get("reasoning_parser")),
+        specials=Specials(config.extras(features), features.phases, config.own.context_hosts),
     )
-    calls = Calls(llm, package, llmapi, features)
+    calls = Calls(llm, package, llmapi, features, _adapters(config.own.adapters, llmapi))
     name, size = sizes(config, writer, 1)[0].model, config.block_size
     watch = Watch(
         calls,
@@ -58,6 +60,14 @@ def open_trtllm(
         stats=config.tells_stats,
     )
     return TrtLlmEngine(calls, config, writer, watch, on_death=on_death)
+
+
+def _adapters(paths: Mapping[str, str], llmapi: Any) -> Mapping[str, Any]:
+    """A LoRARequest for each; its number is its place among the sorted names, from 1."""
+    return {
+        name: llmapi.LoRARequest(lora_name=name, lora_int_id=number, lora_path=paths[name])
+        for number, name in enumerate(sorted(paths), start=1)
+    }
 
 
 def _arguments(config: Config, llmapi: Any) -> Mapping[str, Any]:

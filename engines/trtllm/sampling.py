@@ -9,7 +9,7 @@ and an end token is not returned. end_id is therefore -1, which no token is.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from engines.errors import Unsupported
 from engines.self_batching.guide import guide_of
 from engines.self_batching.split import held, seed_of
 from engines.trtllm.features import Features
+from engines.trtllm.special import PLAIN, Special, Specials
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Stage:
     guide: Mapping[str, str] | None  # of GuidedDecodingParams
     last: int  # tokens of the choice, in all, that this call may reach
     holds_stops: bool  # no token of it ends the choice
+    special: Special = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Writer:
     applies: frozenset[str] = frozenset()  # of config.SAMPLER_PARTS
     grammars: bool = False
     thinks: bool = False  # a reasoning parser is configured, without which no budget is kept
+    specials: Specials = field(default_factory=Specials)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -60,6 +63,7 @@ class Writer:
     def check(self, request: GenerationRequest) -> None:
         """Raise Unsupported for what could only be ignored, or done in another way."""
         sampling = request.sampling
+        self.specials.read(request)
         if request.cache_salt and "cache_salt" not in self.features.call:
             raise Unsupported("this TensorRT-LLM cannot salt its prefix cache", param="cache_salt")
         if sampling.min_p and "min_p" not in self.applies:
@@ -115,6 +119,7 @@ class Writer:
             bias=self._bias(sampling, stops if bound else ()),
             guide=None if sampling.grammar is None else guide_of(sampling.grammar),
             last=int(last),
+            special=self.specials.read(request),
             holds_stops=bound > 0,
         )
 

@@ -28,5 +28,7 @@ def sizes(config: Config, writer: Writer, num_blocks: int) -> tuple[EngineInfo, 
         num_blocks=num_blocks,
         max_running=limits.max_running,
         capabilities=writer.capabilities,
+        adapters=tuple(sorted(config.own.adapters)),
+        extras=writer.specials.extras,
     )
     return info, limits

@@ -1,6 +1,8 @@
 """Every call the adapter makes, bound to the names of each supported version of TensorRT-LLM."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +31,26 @@ EVERYTHING = [
 ]
 
 
+RETENTION = {
+    "token_range_retention_configs": [{"token_start": 0, "priority": 9, "duration_ms": 1}],
+    "decode_retention_priority": 5,
+    "decode_duration_ms": 7,
+}
+
+
+async def ask_all_extras(engine):
+    """An adapter, retention, and both phases of a request."""
+    request = ask("special", [1, 2, 3], max_tokens=1)
+    context = {"trtllm.disaggregated": '{"request_type": "context_only"}'}
+    extras = {"trtllm.retention": json.dumps(RETENTION), **context}
+    (event,) = [
+        event async for event in engine.generate(replace(request, adapter="poet", extras=extras))
+    ]
+    told = json.loads(event.extras["trtllm.disaggregated"])
+    again = json.dumps({**told, "request_type": "generation_only"})
+    await read(engine.generate(replace(request, extras={"trtllm.disaggregated": again})))
+
+
 async def calls_of(version, tmp_path):
     """All calls of an engine that was asked for all it can do."""
     with installed(version) as recorder:
@@ -38,6 +60,9 @@ async def calls_of(version, tmp_path):
             reasoning_parser="deepseek-r1",
             enable_iter_perf_stats=True,
             tensor_parallel_size=2,
+            lora_config={"lora_target_modules": ["attn_q"]},
+            cache_transceiver_config={"backend": "DEFAULT"},
+            penstock={"adapters": {"poet": str(made.model)}},
         )
         refused = set()
         async with running(engine):
@@ -46,6 +71,7 @@ async def calls_of(version, tmp_path):
                     await read(engine.generate(ask(str(index), [1, 2, 3], **sampling)))
                 except Unsupported as error:
                     refused.add(error.param)
+            await ask_all_extras(engine)
             salted = Sampling(3, temperature=0.0)
             await read(
                 engine.generate(
@@ -68,6 +94,7 @@ async def test_every_call_binds_and_no_name_is_on_its_way_out(version, tmp_path)
     table = facts(version)
     assert {name for name, _ in calls} == {
         "LLM", "KvCacheConfig", "SamplingParams", "GuidedDecodingParams", "generate_async",
+        "LoRARequest", "KvCacheRetentionConfig", "TokenRangeRetentionConfig", "DisaggregatedParams",
         "get_kv_cache_events_async", "get_stats_async",
         *(["SchedulerConfig"] if table["WaitingQueuePolicy"] else []),
     }  # fmt: skip

@@ -15,7 +15,9 @@ from tests.support.trtllm_standin.package import Recorder
 VOCAB = 500
 
 
-class _NoStep:
+class NoStep:
+    """For a gate that stands before something else than steps."""
+
     def launch(self, plan):
         return None
 
@@ -64,7 +66,7 @@ class Made:
 
     def gated(self, steps: int = 0) -> tuple[TrtLlmEngine, Gated]:
         engine = self.engine()
-        gate = self.recorder.simulator.gate = Gated(_NoStep(), steps)
+        gate = self.recorder.simulator.gate = Gated(NoStep(), steps)
         return engine, gate
 
     async def heard(self, engine: TrtLlmEngine) -> None:

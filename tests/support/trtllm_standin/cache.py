@@ -3,9 +3,14 @@
 from collections import OrderedDict
 from hashlib import blake2b
 
+Root = tuple[str | None, int]
+
 
 class Cache:
-    """Blocks are shared by equal prefixes of one salt; unheld ones are evicted oldest first."""
+    """Blocks are shared by equal prefixes of one root; unheld ones are evicted oldest first.
+
+    A root is a salt and the number of a LoRA adapter, which events do not tell.
+    """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
@@ -20,19 +25,19 @@ class Cache:
     def used(self) -> int:
         return len(self._held)
 
-    def cached(self, tokens: list[int], salt: str | None) -> int:
+    def cached(self, tokens: list[int], root: Root) -> int:
         """Tokens of the prompt that need not be computed; never all of them."""
         known = 0
-        for block in self._chain(tokens[: len(tokens) - 1], salt):
+        for block in self._chain(tokens[: len(tokens) - 1], root):
             if block not in self._held and block not in self._unheld:
                 break
             known += self.block_size
         return known
 
-    def hold(self, tokens: list[int], salt: str | None, held: list[int]) -> None:
+    def hold(self, tokens: list[int], root: Root, held: list[int]) -> None:
         """Hold the full blocks of a sequence; tell of those that are new."""
         parent = held[-1] if held else None
-        for index, block in enumerate(self._chain(tokens, salt)):
+        for index, block in enumerate(self._chain(tokens, root)):
             if index < len(held):
                 continue
             known = block in self._held or block in self._unheld
@@ -42,7 +47,7 @@ class Cache:
             if not known:
                 self._make_room()
                 start = index * self.block_size
-                self._stored(parent, block, tokens[start : start + self.block_size], salt)
+                self._stored(parent, block, tokens[start : start + self.block_size], root[0])
             parent = block
 
     def free(self, held: list[int]) -> None:
@@ -77,8 +82,8 @@ class Cache:
         self.events.append({"event_id": self._number, "window_size": 4096, "data": data})
         self._number += 1
 
-    def _chain(self, tokens: list[int], salt: str | None) -> list[int]:
-        chain, digest = [], (salt or "").encode()
+    def _chain(self, tokens: list[int], root: Root) -> list[int]:
+        chain, digest = [], repr(root).encode()
         for end in range(self.block_size, len(tokens) + 1, self.block_size):
             block = tokens[end - self.block_size : end]
             digest = blake2b(digest + repr(block).encode(), digest_size=8).digest()

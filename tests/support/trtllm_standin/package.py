@@ -5,6 +5,9 @@ import inspect
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from tests.support.trtllm_standin.facts import NotInVersion, check_names, facts, signature
@@ -18,6 +21,7 @@ class Recorder:
 
     calls: list[tuple[str, dict]] = field(default_factory=list)
     simulators: list[Simulator] = field(default_factory=list)
+    kept: dict = field(default_factory=dict)  # KV caches that one engine may fetch from another
 
     @property
     def simulator(self) -> Simulator:
@@ -40,6 +44,15 @@ def installed(version: str, *, vocab_size: int = 500, faults: Faults | None = No
                 sys.modules[name] = module
 
 
+class _Handoff:
+    """DisaggregatedParams as an engine tells them: every field, most of them empty."""
+
+    def __init__(self, fields: dict, **told) -> None:
+        check_names(told, fields, "DisaggregatedParams")
+        for name in fields:
+            setattr(self, name, told.get(name))
+
+
 class _Module(ModuleType):
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -48,7 +61,11 @@ class _Module(ModuleType):
 
 
 def _modules(version: str, recorder: Recorder, vocab_size: int, faults: Faults) -> dict:
+    retention = _retention(version, recorder)
     names = {
+        "LoRARequest": _lora(version, recorder),
+        "KvCacheRetentionConfig": retention,
+        "DisaggregatedParams": _values(version, "DisaggregatedParams", recorder, TypeError),
         "LLM": _llm(version, recorder, vocab_size, faults),
         "SamplingParams": _values(version, "SamplingParams", recorder, TypeError),
         "GuidedDecodingParams": _values(version, "GuidedDecodingParams", recorder, TypeError),
@@ -95,6 +112,43 @@ def _model(version: str, kind: str, recorder: Recorder) -> type:
     return model
 
 
+def _lora(version: str, recorder: Recorder) -> type:
+    class LoRARequest(_values(version, "LoRARequest", recorder, TypeError)):
+        def __init__(self, **given) -> None:
+            super().__init__(**given)
+            if not Path(self.lora_path).exists():
+                raise ValueError("lora_path does not exist")
+
+    return LoRARequest
+
+
+def _retention(version: str, recorder: Recorder) -> type:
+    """As upstream's: ranges of 0 to 100 in order, times as timedeltas."""
+    ranges = _values(version, "TokenRangeRetentionConfig", recorder, TypeError)
+
+    class KvCacheRetentionConfig(_values(version, "KvCacheRetentionConfig", recorder, TypeError)):
+        TokenRangeRetentionConfig = ranges
+
+        def __init__(self, **given) -> None:
+            super().__init__(**given)
+            end = 0
+            for each in self.token_range_retention_configs:
+                if end is None or each.token_start < end or not 0 <= each.priority <= 100:
+                    raise ValueError("invalid ranges")
+                end = each.token_end
+                if end is not None and end <= each.token_start:
+                    raise ValueError("invalid ranges")
+                _check_time(each.duration_ms)
+            _check_time(self.decode_duration_ms)
+
+    return KvCacheRetentionConfig
+
+
+def _check_time(value) -> None:
+    if value is not None and not isinstance(value, timedelta):
+        raise TypeError("a time is a timedelta")
+
+
 def _llm(version: str, recorder: Recorder, vocab_size: int, faults: Faults) -> type:
     own = {"table": facts(version), "recorder": recorder, "faults": faults}
     kind = type("LLM", (_LLM,), {**own, "version": version, "vocab_size": vocab_size})
@@ -123,7 +177,9 @@ class _LLM:
             "kv_cache_config": vars(args["kv_cache_config"]),
             "policy": getattr(scheduler, "waiting_queue_policy", None),
         }
-        self._simulator = Simulator(told, self.vocab_size, self.faults)
+        handoff = partial(_Handoff, facts(self.version)["DisaggregatedParams"])
+        self._simulator = Simulator(told, self.vocab_size, self.faults, self.recorder.kept, handoff)
+        self._args = args
         self._generated = False
         self.recorder.simulators.append(self._simulator)
 
@@ -137,10 +193,24 @@ class _LLM:
             call["sampling_params"],
             call["cache_salt"],
             call.get("priority", 0.5),
+            self._lora(call["lora_request"]),
+            self._phase(call["disaggregated_params"]),
         )
         sequence.result = RequestOutput(self.version, lambda: self._simulator.abort(sequence))
         self._simulator.submit(sequence)
         return sequence.result
+
+    def _lora(self, asked) -> int:
+        if asked is None:
+            return 0
+        if not self._args.get("lora_config"):
+            raise ValueError("LoRA is not configured")
+        return asked.lora_int_id
+
+    def _phase(self, asked):
+        if asked is not None and not self._args.get("cache_transceiver_config"):
+            raise ValueError("no cache transceiver is configured")
+        return asked
 
     def get_kv_cache_events_async(self, *args, **kwargs):
         self._bound("get_kv_cache_events_async", args, kwargs)

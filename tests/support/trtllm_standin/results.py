@@ -33,7 +33,7 @@ class RequestOutput(Strict):
     def __init__(self, version: str, cancel) -> None:
         output = Strict(
             version, "CompletionOutput", index=0, token_ids=[], logprobs=[],
-            finish_reason=None, stop_reason=None,
+            finish_reason=None, stop_reason=None, disaggregated_params=None,
         )  # fmt: skip
         super().__init__(version, "RequestOutput", outputs=[output], finished=False)
         state = self._state
@@ -60,6 +60,7 @@ class RequestOutput(Strict):
         output["logprobs"] = output["logprobs"] + response["logprobs"]
         if response["withheld"]:
             output["token_ids"] = output["token_ids"][: -response["withheld"]]
+        output["disaggregated_params"] = response["handed_on"]
         output["finish_reason"] = response["finish_reason"]
         output["stop_reason"] = response["stop_reason"]
         self._state["finished"] = response["finish_reason"] is not None

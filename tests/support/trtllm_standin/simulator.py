@@ -18,16 +18,29 @@ class Sequence:
     params: object
     salt: str | None
     priority: float
+    lora: int = 0  # its number; 0: none
+    phase: object = None  # DisaggregatedParams
     result: RequestOutput = None
     log: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     promised: int = 0
     untold: tuple[list, list] = field(default_factory=lambda: ([], []))
 
+    @property
+    def root(self) -> tuple[str | None, int]:
+        return self.salt, self.lora
+
+    @property
+    def fetches(self) -> bool:
+        return getattr(self.phase, "request_type", None) == "generation_only"
+
 
 @dataclass
 class Faults:
     """What goes wrong, and the freedoms that versions take."""
+
+    keeps_handoff: bool = False  # a context phase does not say where its KV cache is
+    hands_on_more: str = ""  # it also tells this, which no text can carry
 
     refuses: str = ""  # generate_async raises ValueError with these words
     fails_request: int = 0  # so many tokens, then RequestError
@@ -44,7 +57,12 @@ class Faults:
 class Simulator:
     """Steps in a thread of its own. `gate`: its `launch` is called before each step."""
 
-    def __init__(self, args: dict, vocab_size: int, faults: Faults) -> None:
+    def __init__(
+        self, args: dict, vocab_size: int, faults: Faults, kept: dict, handoff=None
+    ) -> None:
+        self._kept = kept  # KV caches that wait to be fetched: number -> its state
+        self._handoff = handoff  # makes DisaggregatedParams
+        self.aborted_fetching = 0  # what upstream cannot bear
         cache = args["kv_cache_config"]
         size = cache["tokens_per_block"]
         self.cache = Cache((cache["max_tokens"] or 200 * size) // size, size)
@@ -107,7 +125,7 @@ class Simulator:
             if kind == "close":
                 return False
             if kind == "abort":
-                self._drop(sequence)
+                self._drop(sequence, aborted=True)
                 continue
             self._arrivals += 1
             urgency = -sequence.priority if self._by_priority else 0
@@ -119,7 +137,9 @@ class Simulator:
         if self.gate is not None and self._arrivals > 1:  # the engine's first call is let through
             self.gate.launch(None)
 
-    def _drop(self, sequence: Sequence) -> None:
+    def _drop(self, sequence: Sequence, *, aborted: bool = False) -> None:
+        if aborted and sequence.fetches and not sequence.log:
+            self.aborted_fetching += 1
         if sequence in self._running:
             self._running.remove(sequence)
         self._waiting = [entry for entry in self._waiting if entry[-1] is not sequence]
@@ -154,9 +174,14 @@ class Simulator:
         params, faults = sequence.params, self.faults
         cached = None
         if not sequence.log and not faults.no_cached_tokens:
-            cached = self.cache.cached(sequence.prompt, sequence.salt)
-        token, raw = self.model.next([*sequence.prompt, *sequence.log], params)
-        self.cache.hold([*sequence.prompt, *sequence.log], sequence.salt, sequence.held)
+            cached = self.cache.cached(sequence.prompt, sequence.root)
+        if sequence.fetches and not sequence.log and not self._fetch(sequence):
+            return
+        seen = [*sequence.prompt, *sequence.log]
+        token, raw = self.model.next([-sequence.lora, *seen] if sequence.lora else seen, params)
+        if sequence.fetches and not sequence.log:
+            (token,) = sequence.phase.first_gen_tokens
+        self.cache.hold(seen, sequence.root, sequence.held)
         sequence.log.append(token)
         said = len(sequence.log)
         if faults.fails_request and said > faults.fails_request:
@@ -171,6 +196,28 @@ class Simulator:
         self._tell(sequence, reason, cached)
         if reason is not None:
             self._drop(sequence)
+
+    def _fetch(self, sequence: Sequence) -> bool:
+        """Take the KV cache that a context phase has left; once, and only by its true state."""
+        phase = sequence.phase
+        if self._kept.pop(phase.ctx_request_id, None) == phase.opaque_state is not None:
+            return True
+        self._drop(sequence)
+        sequence.result.respond(RequestError("there is no KV cache to fetch"))
+        return False
+
+    def _hand_on(self, sequence: Sequence, reason: str | None) -> object:
+        """What a context phase tells with its end."""
+        context = getattr(sequence.phase, "request_type", None) == "context_only"
+        if not context or reason is None or self.faults.keeps_handoff:
+            return None
+        number = len(self._kept) + 7_000_000_000_000_000_000
+        self._kept[number] = state = f"state {number}\0\xff".encode("latin-1")
+        more = {self.faults.hands_on_more: [object()]} if self.faults.hands_on_more else {}
+        return self._handoff(
+            request_type="context_only", first_gen_tokens=list(sequence.log),
+            ctx_request_id=number, opaque_state=state, **more,
+        )  # fmt: skip
 
     def _reason(self, sequence: Sequence, token: int) -> str | None:
         said = len(sequence.log)
@@ -196,6 +243,7 @@ class Simulator:
                 "tokens": tokens,
                 "logprobs": told,
                 "withheld": 1 if stopped and self.faults.withholds_stop else 0,
+                "handed_on": self._hand_on(sequence, reason),
                 "finish_reason": reason,
                 "stop_reason": tokens[-1] if stopped and not self.faults.untold_stop else None,
                 "cached": cached,

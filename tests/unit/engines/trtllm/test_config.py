@@ -1,5 +1,6 @@
 """The YAML of a TensorRT-LLM engine: our defaults, and refusals that name what is wrong."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -8,8 +9,10 @@ import yaml
 from engines.errors import ModelRejected
 from engines.self_batching.model_facts import read_model_facts
 from engines.trtllm.config import read_config
+from engines.trtllm.disaggregated import DISAGGREGATED
 from engines.trtllm.features import read_features
 from engines.trtllm.opening import open_trtllm
+from engines.trtllm.retention import RETENTION
 from tests.support.trtllm import model_directory, settings
 from tests.support.trtllm_standin.facts import VERSIONS
 from tests.support.trtllm_standin.package import installed
@@ -83,6 +86,32 @@ def test_a_refusal_names_what_is_wrong(given, words):
     """Unknown keys, wrong kinds and what is missing."""
     with pytest.raises(ModelRejected, match=words):
         read(**given)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_extras_are_offered_where_they_can_have_an_effect(version):
+    """By what is installed and by what is configured; never by a version's number."""
+    has = features(version)
+    transfers = {"cache_transceiver_config": {"backend": "UCX"}}
+    assert read(version).extras(has) == {RETENTION}
+    assert read(version, **transfers).extras(has) == {RETENTION, DISAGGREGATED}
+    unused = read(version, kv_cache_config={"enable_block_reuse": False}, **transfers)
+    assert unused.extras(has) == {DISAGGREGATED}
+    lacking = replace(has, retention=False, phases=frozenset())
+    assert read(version, **transfers).extras(lacking) == frozenset()
+
+
+def test_adapters_are_refused_where_the_version_has_none(tmp_path):
+    """Before anything is loaded."""
+    given = {
+        "model": "/m", "max_seq_len": 64, "lora_config": {"lora_dir": [str(tmp_path)]},
+        "penstock": {"adapters": {"poet": str(tmp_path)}, "context_hosts": ["10.0.0.7"]},
+    }  # fmt: skip
+    text, has = yaml.safe_dump(given), features(NEW)
+    own = read_config(text, has).own
+    assert (own.adapters, own.context_hosts) == ({"poet": str(tmp_path)}, {"10.0.0.7"})
+    with pytest.raises(ModelRejected, match="takes no LoRA adapters"):
+        read_config(text, replace(has, adapters=False))
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", ""])

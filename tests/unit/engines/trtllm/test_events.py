@@ -156,7 +156,7 @@ def test_the_mirror_of_a_running_cache_is_the_cache():
     for step in range(300):
         tokens = [int(token) for token in rng.integers(0, 2, int(rng.integers(1, 30)))]
         held: list[int] = []
-        cache.hold(tokens, None, held)
+        cache.hold(tokens, (None, 0), held)
         cache.free(held)
         if step % 7 == 0:
             cache.partial()
