@@ -9,6 +9,7 @@ from engines.errors import InvalidRequest
 from engines.self_batching.cursor import Output
 from engines.trtllm.features import Features
 from engines.trtllm.retention import Retention
+from engines.trtllm.salts import salt_text
 from engines.trtllm.sampling import Stage
 from engines.trtllm.special import Special
 
@@ -58,7 +59,8 @@ class Calls:
     def begin(self, stage: Stage, request: GenerationRequest) -> Result:
         """Hand a stage over. Raises InvalidRequest where the engine refuses it at once."""
         call: dict[str, Any] = {"inputs": stage.prompt, "streaming": True}
-        if (salt := salt_of(request)) and "cache_salt" in self._features.call:
+        salt = salt_text(request.cache_salt, request.adapter)
+        if salt and "cache_salt" in self._features.call:
             call["cache_salt"] = salt
         if "priority" in self._features.call:
             call["priority"] = urgency(request.priority)
@@ -115,15 +117,6 @@ class Calls:
         if stage.guide is not None:
             parameters["guided_decoding"] = self._llmapi.GuidedDecodingParams(**stage.guide)
         return self._package.SamplingParams(**parameters)
-
-
-def salt_of(request: GenerationRequest) -> str:
-    """The salt of its prefix. That of an adapter is not hexadecimal: no event is taken for ours.
-
-    The engine tells adapters apart by itself, but not all versions say so in their events.
-    """
-    salt = request.cache_salt.hex()
-    return f"{salt}+{request.adapter}" if request.adapter else salt
 
 
 def urgency(priority: int) -> float:

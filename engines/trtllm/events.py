@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from engines.trtllm.salts import read_salt
 from kvcache.events import BlockRemoved, BlockStored
-from kvcache.naming import BlockName, chain, root_name
+from kvcache.naming import BlockName, chain, root_name, within
 
 _UINT64 = (1 << 64) - 1
 _Hash = int | str
@@ -33,7 +34,7 @@ MirrorEvent = BlockStored | BlockRemoved | Cleared
 
 
 class EventMirror:
-    """Turns the engine's events into ours. `namespace` as in kvcache.naming; salts divide it."""
+    """Turns the engine's events into ours, within `namespace` as kvcache.naming divides it."""
 
     def __init__(self, namespace: bytes, block_size: int) -> None:
         self.namespace = namespace
@@ -115,14 +116,17 @@ class EventMirror:
     ) -> BlockName | None:
         """The name before the first block; None where it cannot be named."""
         salts = {block.get("cache_salt") for block in blocks}
-        if len(salts) != 1 or data.get("lora_name"):
+        if len(salts) != 1:
             return None
-        if data.get("parent_hash") is not None:
-            return self._names.get((rank, _key(data["parent_hash"])))
         try:
-            return root_name(self.namespace + bytes.fromhex(salts.pop() or ""))
+            salt, adapter = read_salt(salts.pop() or "")
         except ValueError:
             return None  # not a salt of ours
+        if (data.get("lora_name") or adapter) != adapter:
+            return None  # nor its adapter
+        if data.get("parent_hash") is not None:
+            return self._names.get((rank, _key(data["parent_hash"])))
+        return root_name(within(self.namespace, salt=salt, adapter=adapter))
 
     def _is_plain(self, block: Mapping[str, Any]) -> bool:
         tokens = block["tokens"]

@@ -4,17 +4,15 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain
 
 import pytest
 
 from engines.api import GenerationRequest, RequestId, Sampling
 from engines.errors import InvalidRequest, ModelRejected, RequestFailed, Unsupported
-from engines.kv_changes import KvChange
 from engines.replicas import ReplicaSet
 from engines.trtllm.disaggregated import DISAGGREGATED
 from engines.trtllm.retention import RETENTION
-from kvcache.naming import prompt_names
+from kvcache.naming import prompt_names, within
 from tests.conformance.test_engine_contract import settled
 from tests.support.engines import Gated, ask, read, running
 from tests.support.trtllm import Made, NoStep, model_directory
@@ -91,20 +89,28 @@ async def test_prefixes_never_cross_adapters(kind):
         assert cached == {name: [0, 12] for name in ("", "poet", "clerk")}
 
 
-async def test_blocks_of_an_adapter_are_not_told_as_those_of_the_model(kind):
-    """Not all versions say in their events of which adapter a block is."""
+async def test_blocks_of_an_adapter_are_told_as_its_own(kind):
+    """In the names that a gateway looks for, by adapter and by salt."""
+    kinds = [{}, {"adapter": "poet"}, {"adapter": "poet", "cache_salt": b"s"}]
     async with running(with_adapters(kind, "poet")) as engine:
         heard = []
         engine.follow_kv(heard.append)
-        salted = {"cache_salt": b"s"}
-        for turn, changes in enumerate([{"adapter": "poet"}, {"adapter": "poet", **salted}, {}]):
-            request = replace(ask(str(turn), PROMPT[: 5 + turn], max_tokens=1), **changes)
+        wanted = []
+        for turn, changes in enumerate(kinds):
+            request = replace(ask(str(turn), PROMPT[:5], max_tokens=1), **changes)
             await read(engine.generate(request))
-        mine = KvChange(stored=tuple(prompt_names(engine.kv_namespace, PROMPT[:4], 4)))
+            space = within(engine.kv_namespace, salt=request.cache_salt, adapter=request.adapter)
+            wanted += prompt_names(space, PROMPT[:4], 4)
         async with asyncio.timeout(10):
-            while mine not in heard:  # noqa: ASYNC110
+            while len(stored(heard)) < len(wanted):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-        assert set(chain.from_iterable(change.stored for change in heard)) == set(mine.stored)
+        assert stored(heard) == wanted
+        assert len(set(wanted)) == len(kinds)
+
+
+def stored(heard):
+    """Every block that was told, in order."""
+    return [block for change in heard for block in change.stored]
 
 
 async def test_an_adapter_that_is_not_configured_is_refused(kind):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from engines.trtllm.events import Cleared, EventMirror
+from engines.trtllm.salts import salt_text
 from kvcache.events import BlockRemoved, BlockStored
 from kvcache.naming import chain, namespace, root_name
 from tests.support.trtllm_standin.cache import Cache
@@ -129,9 +130,15 @@ def test_what_is_not_tokens_under_one_salt_of_ours_is_dropped(feed, more):
     assert feed.stored([(11, ONE, more[0]), (22, TWO, more[1])]) == []
 
 
-def test_blocks_of_an_adapter_are_dropped(feed):
-    """Our names say nothing of adapters."""
-    assert feed.stored([(11, ONE, {})], lora_name="a") == []
+def test_blocks_of_an_adapter_are_named_within_it(feed):
+    """By the salt, which is ours; an adapter that it does not name is not ours either."""
+    salt = {"cache_salt": salt_text(b"s", "a")}
+    (told,) = feed.stored([(11, ONE, salt)], lora_name="a")
+    (again,) = feed.stored([(12, ONE, {"cache_salt": salt_text(b"s", "b")})])
+    (plain,) = feed.stored([(13, ONE, {"cache_salt": salt_text(b"s", "")})])
+    assert len({told.name, again.name, plain.name}) == 3
+    assert feed.stored([(14, ONE, {})], lora_name="a") == []
+    assert feed.stored([(15, ONE, salt)], lora_name="b") == []
 
 
 def test_a_block_is_there_while_any_rank_has_it(feed):
