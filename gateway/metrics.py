@@ -35,6 +35,11 @@ _COUNTERS = (
     ("penstock_prefix_hit_tokens", "Prompt tokens found in the prefix cache", "prefix_hit_tokens"),
     ("penstock_prefix_query_tokens", "Prompt tokens looked up in it", "prefix_query_tokens"),
 )
+_PLACEMENTS = (
+    ("hits", "Requests sent to a worker that has some of the prompt cached", "hits"),
+    ("misses", "Requests for which no worker that was asked has", "misses"),
+    ("matched_tokens", "Prompt tokens that those are thought to have", "matched_tokens"),
+)
 
 
 class _LoadCollector(Collector):
@@ -69,6 +74,9 @@ class _WorkerCollector(Collector):
         yield CounterMetricFamily(
             "penstock_migrations", "Streams that went on in another replica", value=at.migrations
         )
+        for name, doc, attribute in _PLACEMENTS:
+            value = getattr(at.placements, attribute)
+            yield CounterMetricFamily(f"penstock_prefix_route_{name}", doc, value=value)
 
 
 class Metrics:

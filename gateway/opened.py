@@ -10,6 +10,7 @@ from engines.bundled import penstock_tiny
 from engines.errors import ModelRejected
 from engines.grammar.checker import GrammarChecker
 from engines.limits import Limits
+from engines.replicas.policies import Placements
 from gateway.kv_budget import KvBudget
 from gateway.model_directory import TextSide, Writing
 from gateway.model_syntax import choose_syntax
@@ -59,6 +60,10 @@ class Workers(Protocol):
     @property
     def restarts(self) -> int:
         """Replicas that were opened again."""
+
+    @property
+    def placements(self) -> Placements:
+        """How requests were placed by what is known of caches."""
 
 
 @dataclass(frozen=True, slots=True)

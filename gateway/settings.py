@@ -188,6 +188,11 @@ class Settings:
         (), worker_addresses(), "Address of a worker that `gateway` fronts; repeat for several",
         group="workers",
     )  # fmt: skip
+    routing: str = _setting(
+        "prefix", choice("prefix", "least-loaded", "round-robin", "sticky"),
+        "Which worker gets a request; prefix: who has most of the prompt, and room",
+        group="workers",
+    )  # fmt: skip
     listen: str = _setting(
         "127.0.0.1:8010", worker_address(), "Address that `worker` binds: HOST:PORT or unix:PATH",
         group="workers",

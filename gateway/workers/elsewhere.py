@@ -31,7 +31,7 @@ class Elsewhere:
             self.name, token=self._token, tls=self._tls, on_death=lambda _: self._died.set()
         )
         await self._engine.start()
-        return Replica(self._engine, self._engine.info.max_context)
+        return Replica(self._engine, self._engine.info.max_context, self._engine.kv)
 
     async def lost(self) -> bool:
         await self._died.wait()

@@ -8,13 +8,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from engines.errors import EngineError, ModelRejected
+from engines.kv_changes import KvSource
 from engines.remote import RemoteEngine
 from engines.replicas import ReplicaSet
+from engines.replicas.policies import LeastLoaded, Placements, RoundRobin, Routing, Sticky
+from engines.replicas.prefix_aware import PrefixAware
 from gateway.daemon_thread import in_daemon_thread
 from gateway.kv_budget import KvBudget, KvNeed
 from gateway.model_directory import TextSide, read_text_side
@@ -25,6 +29,14 @@ from gateway.workers.backoff import BackOff
 from gateway.workers.text_agreement import check_agreement
 
 _log = logging.getLogger("penstock.workers")
+_ROUTINGS: Mapping[str, Callable[[], Routing]] = MappingProxyType(
+    {
+        "prefix": PrefixAware,
+        "least-loaded": LeastLoaded,
+        "round-robin": RoundRobin,
+        "sticky": Sticky,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,7 @@ class Replica:
 
     engine: RemoteEngine
     own_context: int
+    kv: KvSource | None = None  # who tells of its cache
 
 
 class Link(Protocol):
@@ -68,7 +81,7 @@ class Fleet:
         self._chance = chance
         self._clock = clock
         self._rest = rest
-        self._set = ReplicaSet()
+        self._set = ReplicaSet(routing=_ROUTINGS[settings.routing]())
         self._first: asyncio.Future[Replica] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.restarts = 0
@@ -84,6 +97,10 @@ class Fleet:
     @property
     def migrations(self) -> int:
         return self._set.counters.migrations
+
+    @property
+    def placements(self) -> Placements:
+        return self._set.counters.placements
 
     async def open(self, watch: Watch) -> Opened:
         """The set, once its first replica is up. Raises why a link can never be."""
@@ -119,7 +136,7 @@ class Fleet:
             try:
                 replica = await link.open(report)
                 check_agreement(link.name, replica.engine.facts, await reading, self._settings)
-                self._set.add(link.name, replica.engine)
+                self._set.add(link.name, replica.engine, replica.kv)
                 known, began = True, self._clock()
                 self._welcome(replica, watch)
                 asked = await link.lost()

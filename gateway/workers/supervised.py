@@ -46,7 +46,7 @@ class Supervised:
         ready = await self._child.ready(report)
         self._engine = RemoteEngine(ready.address, token=token, on_death=lambda _: self._died.set())
         await self._engine.start()
-        return Replica(self._engine, ready.own_context)
+        return Replica(self._engine, ready.own_context, self._engine.kv)
 
     async def lost(self) -> bool:
         if self._child is None:
