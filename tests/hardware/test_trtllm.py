@@ -8,12 +8,16 @@ Without `--trtllm-config` or TensorRT-LLM every case is skipped, with the reason
 import asyncio
 import importlib
 import inspect
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.api import Capability, FinishReason
+from engines.trtllm.disaggregated import DISAGGREGATED
 from engines.trtllm.opening import open_trtllm
+from engines.trtllm.retention import RETENTION
 from tests.support.engines import ask, read
 from tests.support.trtllm_standin.facts import VERSIONS, facts
 
@@ -62,6 +66,8 @@ def test_the_installed_version_has_the_names_of_its_table(package):
         pytest.skip(f"there is no table of {package.__version__}")
     table = facts(package.__version__)
     llmapi = importlib.import_module("tensorrt_llm.llmapi")
+    for name in ("LoRARequest", "DisaggregatedParams"):
+        assert set(table[name]) <= set(inspect.signature(getattr(llmapi, name)).parameters), name
     for name in ("TorchLlmArgs", "KvCacheConfig", "SchedulerConfig"):
         assert set(table[name]) <= set(getattr(llmapi, name).model_fields), name
     sampling = set(inspect.signature(package.SamplingParams).parameters)
@@ -124,6 +130,44 @@ async def test_a_closed_stream_lets_the_engine_go_on(engine):
         await stream.aclose()
     assert engine.load().running == 0
     assert (await read(engine.generate(ask("again", [1, 2, 3, 4]))))[0].tokens == control
+
+
+async def test_an_adapter_answers_as_itself(engine):
+    """Where the configuration has one: another text, and no prefix of the model's."""
+    if not engine.info.adapters:
+        pytest.skip("penstock.adapters is empty")
+    prompt = [index % 50 + 5 for index in range(2 * engine.info.block_size + 1)]
+    plain = (await read(engine.generate(ask("a", prompt))))[0]
+    adapted = replace(ask("b", prompt), adapter=engine.info.adapters[0])
+    first, again = [(await read(engine.generate(adapted)))[0] for _ in range(2)]
+    assert first.cached == 0
+    assert again.cached > 0
+    assert first.tokens == again.tokens != plain.tokens
+
+
+async def test_retention_is_taken(engine):
+    """The objects are made as the bindings want them."""
+    if RETENTION not in engine.info.extras:
+        pytest.skip("enable_block_reuse is off")
+    ranges = [{"token_start": 0, "token_end": 2, "priority": 90, "duration_ms": 1000}]
+    told = {"token_range_retention_configs": ranges, "decode_retention_priority": 5}
+    request = replace(ask("a", [1, 2, 3, 4]), extras={RETENTION: json.dumps(told)})
+    assert (await read(engine.generate(request)))[0].finish is not None
+
+
+async def test_two_phases_say_what_one_call_says(engine):
+    """Of one engine here, which fetches from itself."""
+    if DISAGGREGATED not in engine.info.extras:
+        pytest.skip("cache_transceiver_config is not set")
+    whole = (await read(engine.generate(ask("whole", [1, 2, 3, 4]))))[0].tokens
+    context = {DISAGGREGATED: json.dumps({"request_type": "context_only"})}
+    stream = engine.generate(replace(ask("a", [1, 2, 3, 4], max_tokens=1), extras=context))
+    (event,) = [event async for event in stream]
+    assert event.tokens == whole[:1]
+    told = json.loads(event.extras[DISAGGREGATED])
+    rest = {DISAGGREGATED: json.dumps({**told, "request_type": "generation_only"})}
+    request = replace(ask("b", [1, 2, 3, 4]), extras=rest)
+    assert (await read(engine.generate(request)))[0].tokens == whole
 
 
 async def test_a_grammar_is_held_to(engine):
