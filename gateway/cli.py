@@ -74,7 +74,12 @@ def gateway(config: Path | None = None, **flags: object) -> None:
     raise typer.Exit(front(settings, listener, url))
 
 
-def worker(config: Path | None = None, status_fd: int | None = None, **flags: object) -> None:
+def worker(
+    config: Path | None = None,
+    status_fd: int | None = None,
+    name: str = "",
+    **flags: object,
+) -> None:
     """Compute for gateways: load a model and listen for them, and for nobody else."""
     settings = _settings(config, flags)
     from gateway.config import ConfigError, check_worker
@@ -86,7 +91,7 @@ def worker(config: Path | None = None, status_fd: int | None = None, **flags: ob
 
     from gateway.workers.process import run
 
-    raise typer.Exit(run(settings, status_fd))
+    raise typer.Exit(run(settings, status_fd, name or ""))
 
 
 def _settings(config: Path | None, flags: dict[str, object]) -> "Settings":
@@ -133,6 +138,7 @@ def _parameters(command: str) -> dict[str, inspect.Parameter]:
     if command == "worker":
         status = typer.Option("--status-fd", hidden=True)  # for the one who starts it
         annotations["status_fd"] = Annotated[int | None, status]
+        annotations["name"] = Annotated[str | None, typer.Option("--name", hidden=True)]
     return {
         name: inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

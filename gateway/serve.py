@@ -5,9 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 
 from engines.errors import EngineDied, EngineError, ModelRejected
 from gateway.bootstrap import Parts, build, serving
@@ -21,6 +19,7 @@ from gateway.settings import Settings
 from gateway.source import InProcess, Opener, Source, Watch
 from gateway.workers.elsewhere import Elsewhere
 from gateway.workers.fleet import Fleet, Link
+from gateway.workers.socket_folder import socket_folder
 from gateway.workers.supervised import Supervised
 
 _log = logging.getLogger("penstock.server")
@@ -121,9 +120,8 @@ class Process:
 
 def serve(settings: Settings, listener: socket, url: str) -> int:
     """Serve over workers that are started here. Returns the exit code."""
-    with TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True) as folder:
-        names = [f"worker-{number}" for number in range(settings.replicas)]
-        links = [Supervised(name, settings, Path(folder)) for name in names]
+    with socket_folder() as folder:
+        links = [Supervised(number, settings, folder) for number in range(settings.replicas)]
         return _run(settings, links, listener, url)
 
 

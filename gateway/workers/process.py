@@ -140,12 +140,13 @@ def _die(error: BaseException) -> None:
     os._exit(_EXIT_ENGINE_DIED)
 
 
-def run(settings: Settings, status_fd: int | None) -> int:
+def run(settings: Settings, status_fd: int | None, name: str) -> int:
     """Run a worker on an event loop of its own. Returns the exit code.
 
-    `status_fd` is where a supervisor listens; the worker then ends when the supervisor does.
+    `status_fd` is where a supervisor listens; the worker then ends when the supervisor does. Lines
+    of the log tell `name`, if there is one.
     """
-    configure_logging(settings.log_level, sys.stderr)
+    configure_logging(settings.log_level, sys.stderr, {"worker": name} if name else None)
     if status_fd is not None:
         die_with_parent()
     status = ForOperator(sys.stdout) if status_fd is None else ForParent(status_fd)

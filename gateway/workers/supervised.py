@@ -12,6 +12,7 @@ from gateway.config import worker_environment
 from gateway.opened import Report
 from gateway.settings import Settings, engine_arguments
 from gateway.workers.child import WorkerChild
+from gateway.workers.devices import share_of, visible_gpus
 from gateway.workers.fleet import Replica
 
 _TOKEN_BYTES = 32
@@ -24,8 +25,11 @@ class Supervised:
 
     must_start = True  # what cannot start here is a setting or a model at fault
 
-    def __init__(self, name: str, settings: Settings, folder: Path) -> None:
-        self.name = name
+    def __init__(self, number: int, settings: Settings, folder: Path) -> None:
+        self.name = f"worker-{number}"
+        self._number = number
+        self._replicas = settings.replicas
+        self._shares_gpus = settings.device in ("auto", "cuda")  # else one is named
         self._folder = folder
         self._arguments = engine_arguments(settings)
         self._life = 0
@@ -41,12 +45,18 @@ class Supervised:
         address = f"unix:{self._folder / f'{self.name}.{self._life}'}"
         report("starting a worker")
         self._child = await WorkerChild.start(
-            (f"--listen={address}", *self._arguments), worker_environment(token)
+            (f"--name={self.name}", f"--listen={address}", *self._arguments),
+            self._environment(token),
         )
         ready = await self._child.ready(report)
         self._engine = RemoteEngine(ready.address, token=token, on_death=lambda _: self._died.set())
         await self._engine.start()
         return Replica(self._engine, ready.own_context, self._engine.kv)
+
+    def _environment(self, token: str) -> dict[str, str]:
+        environ = worker_environment(token)
+        gpus = visible_gpus(environ) if self._shares_gpus else []
+        return {**environ, **share_of(gpus, self._number, self._replicas)}
 
     async def lost(self) -> bool:
         if self._child is None:
