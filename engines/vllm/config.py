@@ -95,7 +95,7 @@ def read_config(text: str, features: Features) -> Config:
     arguments = {key: value for key, value in given.items() if key != "penstock"}
     _known(arguments, features.arguments, "AsyncEngineArgs")
     _refuse(arguments)
-    model = _directory(arguments.get("model"), "model")
+    model = _directory(arguments.get("model"), "model", holding="config.json")
     if arguments.get("tokenizer") is not None:
         _directory(arguments["tokenizer"], "tokenizer")
     arguments["model"] = str(model)
@@ -151,11 +151,12 @@ def _own(section: object) -> Own:
     return Own(**section)
 
 
-def _directory(value: object, key: str) -> Path:
+def _directory(value: object, key: str, *, holding: str = "") -> Path:
     if not value or not isinstance(value, str):
-        raise ModelRejected(f"the configuration lacks {key}: a model directory")
-    if not (Path(value) / "config.json").is_file():
-        raise ModelRejected(f"{key} is no model directory here, and nothing is downloaded: {value}")
+        raise ModelRejected(f"the configuration lacks {key}: a directory")
+    if not Path(value).is_dir() or not (Path(value) / holding).exists():
+        what = f"directory with a {holding}" if holding else "directory"
+        raise ModelRejected(f"{key} is no {what} here, and nothing is downloaded: {value}")
     return Path(value)
 
 
