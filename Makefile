@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast test-schemathesis test-clients proto conformance bench serve lock clean help
+.PHONY: setup fmt check test test-fast test-schemathesis test-clients test-vllm proto conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -39,6 +39,9 @@ test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
 
+test-vllm: $(STAMP)  ## the engine contract over a real vLLM on this CPU; makes .vllm (3 GB) on first use
+	$(BIN)/python -m tests.support.vllm_environment
+
 proto:  ## compile engines/wire/pb again, with the oldest compiler whose code every protobuf >= 5.29 runs
 	python3 -m venv .protoc && .protoc/bin/pip install --quiet grpcio-tools==1.71.2
 	.protoc/bin/python -m grpc_tools.protoc -Iengines/wire/pb --python_out=engines/wire/pb \
@@ -61,7 +64,7 @@ lock:  ## write requirements.lock from pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock  # which build of torch is the installing machine's choice
 
 clean:  ## remove what setup and tools made
-	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients .vllm build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20

