@@ -85,7 +85,7 @@ class Fleet:
         await engine.start()
         if name in self.replicas.engines:
             self.replicas.remove(name)
-        self.replicas.add(name, engine)
+        self.replicas.add(name, engine, engine)
 
     async def end(self):
         """Stop whatever was ever started."""
