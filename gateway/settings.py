@@ -208,6 +208,14 @@ class Settings:
     worker_ca: Path | None = _setting(
         None, path(), "What has signed the certificate of the other side, PEM", group="workers"
     )
+    migrations: int = _setting(
+        3, number(0, 100), "Workers that may die under a stream before it is given up",
+        group="workers", unit="deaths",
+    )  # fmt: skip
+    migration_wait_s: float = _setting(
+        30.0, seconds(0, 3600), "A stream whose worker died waits for another for", group="workers",
+        unit="s",
+    )  # fmt: skip
     step_timeout_s: float = _setting(
         60.0, seconds(1, 86_400), "An engine with work that takes no step is ended after",
         group="workers", unit="s",

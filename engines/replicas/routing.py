@@ -33,8 +33,8 @@ class ReplicaSet:
     """One engine made of several; see stream.py for what becomes of a stream whose replica dies.
 
     `routing` says who is asked first, of those that may be asked; who better is not comes last all
-    the same. A stream moves at most `migrations` times, and looks for a replica for at most
-    `wait_s` each.
+    the same. A stream outlives at most `migrations` replicas that die or lie to it, besides those
+    that drain, and looks for the next for at most `wait_s` each.
     """
 
     def __init__(

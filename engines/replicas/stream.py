@@ -42,6 +42,7 @@ from engines.replicas.quarantine import Quarantine
 if TYPE_CHECKING:
     from engines.replicas.replica import Death, Replica
 
+_MOST_MOVES = 100  # whatever the reasons
 _ENOUGH = 3  # deaths in a row: with the next, company is no excuse
 
 
@@ -78,7 +79,7 @@ class Home(Protocol):
 class Patience:
     """How long a stream looks for replicas."""
 
-    migrations: int  # moves in all
+    migrations: int  # moves in all, but those that a drain asks for
     wait_s: float  # for each
     clock: Callable[[], float]
 
@@ -99,6 +100,7 @@ class MigratingStream:
         self._progress = Progress(request, vocab_size)
         self._patience = patience
         self._moves = 0
+        self._failed = 0  # replicas that died under it, or lied to it
         self._inner: TokenStream | None = None
         self._due: list[TokenEvent] = []  # ends that no replica lived to tell
 
@@ -164,6 +166,7 @@ class MigratingStream:
         """The replica cannot be believed about this stream; others may go on there."""
         if self.replica is not None:
             self.distrusted.add(self.replica)
+        self._failed += 1
         self._inner = None
         self._home.leave(self, done=False)
         with contextlib.suppress(EngineError):
@@ -180,6 +183,7 @@ class MigratingStream:
                     "the engine failed again under this request, so it is not tried once more"
                 ) from error
             self.strikes += 1
+        self._failed += isinstance(error, EngineDied)
         self._inner = None
         self._home.leave(self, done=False)
 
@@ -196,9 +200,10 @@ class MigratingStream:
         deadline = patience.clock() + patience.wait_s
         while self._progress.open and not self._due and self._inner is None:
             left = deadline - patience.clock()
-            if self._moves < patience.migrations and self._place(in_turn=left > 0):
+            may_move = self._failed <= patience.migrations and self._moves < _MOST_MOVES
+            if may_move and self._place(in_turn=left > 0):
                 return
-            if left <= 0 or self._moves >= patience.migrations:
+            if left <= 0 or not may_move:
                 self._home.counters.lost += 1
                 raise EngineDied("the engine failed, and no other could go on with the request")
             await self._home.changes.wait(left)

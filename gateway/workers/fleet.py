@@ -81,7 +81,11 @@ class Fleet:
         self._chance = chance
         self._clock = clock
         self._rest = rest
-        self._set = ReplicaSet(routing=_ROUTINGS[settings.routing]())
+        self._set = ReplicaSet(
+            migrations=settings.migrations,
+            wait_s=settings.migration_wait_s,
+            routing=_ROUTINGS[settings.routing](),
+        )
         self._first: asyncio.Future[Replica] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.restarts = 0

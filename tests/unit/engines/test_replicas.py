@@ -499,6 +499,15 @@ async def test_a_request_that_met_two_deaths_by_chance_is_not_condemned():
     assert answer.tokens == voice(request, 0)[0]
 
 
+async def test_replicas_that_leave_in_order_cost_a_stream_nothing():
+    """A rolling restart may meet it as often as it likes."""
+    replicas, _ = by_hand(*[Fate(1, "leaves")] * 8, count=9, migrations=0)
+    request = ask("a", [1, 2])
+    answer = (await read(replicas.generate(request)))[0]
+    assert (answer.tokens, answer.finish) == voice(request, 0)
+    assert replicas.counters.migrations == 8
+
+
 async def test_the_same_prompt_with_another_adapter_or_extra_is_another_request():
     """What is computed differs, so what killed two replicas need not kill a third."""
     replicas, _ = by_hand(Fate(0, "dies"), Fate(0, "dies"), count=3)
