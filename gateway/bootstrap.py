@@ -45,7 +45,7 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
         max_sequences=info.max_running * replicas + settings.max_queued_requests,
         max_waiting_tokens=settings.max_queued_tokens,
     )
-    metrics.watch(opened.engine.load)
+    metrics.watch(opened.engine.load, info.block_size)
     if opened.workers is not None:
         metrics.watch_workers(opened.workers)
     dispatcher = Dispatcher(opened.engine, admission, metrics, monotonic)

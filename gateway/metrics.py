@@ -45,11 +45,17 @@ _PLACEMENTS = (
 class _LoadCollector(Collector):
     """Asks the engine for its load when scraped, so that no gauge can be stale."""
 
-    def __init__(self, load: Callable[[], EngineLoad]) -> None:
+    def __init__(self, load: Callable[[], EngineLoad], block_size: int) -> None:
         self._load = load
+        self._block_size = block_size
 
     def collect(self) -> Iterator[Metric]:
         load = self._load()
+        yield GaugeMetricFamily(
+            "penstock_tokens_in_flight",
+            "Tokens of requests: in blocks, each counted as full, and waiting to be computed",
+            value=load.blocks_used * self._block_size + load.waiting_tokens,
+        )
         for name, doc, attribute in _GAUGES:
             yield GaugeMetricFamily(name, doc, value=getattr(load, attribute))
         for name, doc, attribute in _COUNTERS:
@@ -120,9 +126,9 @@ class Metrics:
         self._in_flight = Gauge("penstock_requests_in_flight", "Open requests", registry=registry)
         Info("penstock_build", "What is running", registry=registry).info({"version": version})
 
-    def watch(self, load: Callable[[], EngineLoad]) -> None:
+    def watch(self, load: Callable[[], EngineLoad], block_size: int) -> None:
         """Export an engine's load from now on."""
-        self.registry.register(_LoadCollector(load))
+        self.registry.register(_LoadCollector(load, block_size))
 
     def watch_workers(self, workers: Workers) -> None:
         """Export how an engine's workers are from now on."""

@@ -95,7 +95,7 @@ class _Everything:
 def metric_names():
     """Every series that /metrics can have."""
     metrics = Metrics("test")
-    metrics.watch(FakeEngine().load)
+    metrics.watch(FakeEngine().load, 16)
     metrics.watch_workers(_Everything())
     metrics.watch_responses(int, int)
     return {
