@@ -32,7 +32,7 @@ class Calls:
     """`guard`: sees to it that no process of the engine stays behind; kept as long as this is."""
 
     def __init__(self, llm: Any, package: Package, guard: Guard, *, by_priority: bool) -> None:
-        self._llm = llm
+        self._llm: Any = llm  # None once it was shut down
         self._package = package
         self._guard = guard
         self._by_priority = by_priority
@@ -41,7 +41,7 @@ class Calls:
     @property
     def failed(self) -> bool:
         """Whether the engine has died."""
-        return bool(self._llm.errored)
+        return self._llm is None or bool(self._llm.errored)
 
     @asynccontextmanager
     async def call(
@@ -83,7 +83,9 @@ class Calls:
 
     def shutdown(self) -> None:
         """End the engine's processes; blocks."""
-        self._llm.shutdown()
+        if self._llm is not None:
+            self._llm.shutdown()
+            self._llm = None  # it does so once more when it goes, and the interpreter's end is late
         self._guard.release()
 
     def _parameters(self, stage: Stage) -> Any:

@@ -24,6 +24,12 @@ _ENVIRONMENT: Mapping[str, str] = {
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",  # that is pickle
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked process would keep the worker's pipes
 }
+_NEEDED: Mapping[str, tuple[str, str]] = {  # of Package: a module, and what it must have
+    "sampling": ("vllm.sampling_params", "SamplingParams"),
+    "inputs": ("vllm.inputs", "tokens_input"),
+    "arguments": ("vllm.engine.arg_utils", "AsyncEngineArgs"),
+    "engine": ("vllm.v1.engine.async_llm", "AsyncLLM"),
+}
 _LOGS = ("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is the worker's to speak on
 
 
@@ -72,17 +78,17 @@ def _silence() -> None:
 
 
 def _import() -> Package:
-    try:
-        return Package(
-            sampling=importlib.import_module("vllm.sampling_params"),
-            inputs=importlib.import_module("vllm.inputs"),
-            arguments=importlib.import_module("vllm.engine.arg_utils"),
-            engine=importlib.import_module("vllm.v1.engine.async_llm"),
-        )
-    except Exception as error:  # a build that does not fit raises all sorts of things
-        raise ModelRejected(
-            f"vLLM cannot be imported ({error}): install it beside penstock (docs/engines/vllm.md)"
-        ) from error
+    found = {}
+    for field, (module, name) in _NEEDED.items():
+        try:
+            found[field] = importlib.import_module(module)
+        except Exception as error:  # a build that does not fit raises all sorts of things
+            raise ModelRejected(
+                f"vLLM cannot be imported ({error}): see docs/engines/vllm.md"
+            ) from error
+        if not hasattr(found[field], name):
+            raise ModelRejected(f"this vLLM has no {module}.{name}: it is too old or too new")
+    return Package(**found)
 
 
 def _load(package: Package, config: Config, features: Features, stats: StatsReader) -> Any:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_MARK = "PENSTOCK_ENGINE_OF"
+_MARK = "ENGINE_OF_PENSTOCK_WORKER"  # PENSTOCK_* are settings
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _RELEASE_S = 10.0
 

@@ -5,6 +5,7 @@ vLLM pins a torch of its own, so it has an environment of its own; elsewhere all
 
 import asyncio
 import math
+import random
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from tests.conformance.test_engine_contract import (  # noqa: F401 - collected h
     test_stop_is_idempotent_and_fails_what_is_open,
     test_stop_lets_running_requests_end_within_the_grace,
 )
+from tests.conformance.test_trtllm_storm import expected, one, some_request
 from tests.support.engines import ask, read, running
 from tests.support.tiny_models import by_name, greedy_truth, model_dir, prompts
 
@@ -316,6 +318,31 @@ async def test_a_closed_stream_is_aborted_in_vllm(kind):
                 while engine._calls._llm.get_num_unfinished_requests():  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
         assert (await read(engine.generate(ask("again", [1, 2, 3]))))[0].tokens == control
+
+
+async def test_a_storm_leaves_right_texts_and_nothing_else(kind):
+    """200 requests over 8 places, a third of whose readers go away."""
+    chance = random.Random(11)
+    requests = [some_request(chance, index) for index in range(200)]
+    async with running(kind.engine()) as engine:
+        plain = {
+            request.id: await expected(engine, request)
+            for request in requests
+            if not request.sampling.min_tokens
+        }
+    async with running(kind.engine(num_blocks=20)) as engine:
+        tasks = [one(engine, request, random.Random(request.id)) for request in requests]
+        for request, answers in zip(requests, await asyncio.gather(*tasks), strict=True):
+            assert set(answers) in (set(), set(range(request.n)))
+            for answer in answers.values():
+                assert answer.finish.generated == len(answer.tokens)
+                if request.id in plain:
+                    assert answer.tokens == plain[request.id]
+        await settled(engine, running=0, waiting=0, waiting_tokens=0, blocks_used=0)
+        assert not engine._traffic._runs
+        async with asyncio.timeout(10):
+            while engine._calls._llm.get_num_unfinished_requests():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The YAML of a vLLM engine: our defaults, and refusals that name what is wrong."""
 
+import sys
+
 import pytest
 import yaml
 
@@ -120,6 +122,13 @@ def test_what_is_no_mapping_is_refused(vllm, text):
 def test_without_vllm_the_refusal_says_so():
     """The gateway's own environment never has it."""
     with pytest.raises(ModelRejected, match="vLLM cannot be imported"):
+        open_vllm("model: /m")
+
+
+def test_a_version_without_what_is_called_is_refused_by_its_name(vllm, monkeypatch):
+    """Another vLLM may have moved it."""
+    monkeypatch.delattr(sys.modules["vllm.inputs"], "tokens_input")
+    with pytest.raises(ModelRejected, match=r"has no vllm\.inputs\.tokens_input"):
         open_vllm("model: /m")
 
 

@@ -30,7 +30,7 @@ time.sleep(600)
 @pytest.fixture
 def environment(monkeypatch):
     """What a guard writes there is taken back."""
-    monkeypatch.setenv("PENSTOCK_ENGINE_OF", "nobody")
+    monkeypatch.setenv("ENGINE_OF_PENSTOCK_WORKER", "nobody")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=lambda sign: sign.name)
@@ -50,7 +50,7 @@ def test_a_guard_that_is_released_ends_what_is_left_and_nothing_else(environment
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     guard = Guard()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as own:
-        mark = f"PENSTOCK_ENGINE_OF={os.environ['PENSTOCK_ENGINE_OF']}"  # noqa: TID251
+        mark = f"ENGINE_OF_PENSTOCK_WORKER={os.environ['ENGINE_OF_PENSTOCK_WORKER']}"  # noqa: TID251
         assert marked(mark.encode()) == [own.pid]
         guard.release()
         assert own.wait(_WAIT_S) == -signal.SIGKILL
