@@ -66,6 +66,12 @@ def test_adapters_are_listed_as_models_with_their_parent(sdk):
     assert "embed" in cards[MODEL].purposes
 
 
+def test_clients_of_anthropic_find_adapters_as_well(http):
+    """In the list that their dialect has."""
+    listed = http.get("/v1/models", headers={"anthropic-version": "2023-06-01"}).json()
+    assert [card["id"] for card in listed["data"]] == [MODEL, *ADAPTERS]
+
+
 def test_an_adapter_answers_as_itself_and_shares_no_prefix_with_its_model(sdk, engines):
     """The same prompt, three texts; each again is what it was."""
     names = [MODEL, *ADAPTERS]
