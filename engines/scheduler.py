@@ -21,55 +21,39 @@ kernel; and output recomputed after preemption is replayed as one-row segments, 
 computed, never as a chunk. (The third, never to run a step of one row, is the runner's.)
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
 from engines.api import Finish, FinishReason, GenerationRequest, RequestId
 from engines.lanes import Lanes
 from engines.limits import Limits
+from engines.outcome import Counters, StepOutcome
 from engines.plan_writer import PlanWriter
 from engines.sequence import NO_LANE, Sequence, open_choices
-from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
+from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
 from kvcache.naming import within
 from kvcache.pool import BlockPool
+from kvcache.tiers import Tiers
 
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutcome:
-    """What a step brought: one new token per sampled sequence, and who ended.
-
-    `forced` and `finishes` are by index into the lists, as what `result` says of single samples.
-    """
-
-    sequences: list[Sequence]
-    tokens: list[int]
-    forced: Mapping[int, list[int]]
-    finishes: Mapping[int, Finish]
-    result: StepResult
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the engine started."""
-
-    steps: int = 0
-    preemptions: int = 0
-    prefix_hit_tokens: int = 0
-    prefix_query_tokens: int = 0
 
 
 class Scheduler:
     """Decides what runs next, and owns every sequence, lane and block table.
 
-    `namespace` tells this cache from those of other models (kvcache.naming); salts divide it.
+    `namespace` tells this cache from those of other models (kvcache.naming); salts divide it. With
+    `tiers`, what the pool evicts is kept there, and comes back instead of being computed again.
     """
 
-    def __init__(self, limits: Limits, pool: BlockPool, *, namespace: bytes = b"") -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        pool: BlockPool,
+        *,
+        namespace: bytes = b"",
+        tiers: Tiers[BlockBytes] | None = None,
+    ) -> None:
         self.limits = limits
         self.pool = pool
         self.waiting = WaitingLine(limits.ageing_steps)
@@ -79,6 +63,7 @@ class Scheduler:
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
         self._namespace = namespace
+        self._moves = None if tiers is None else Moves(tiers, pool)
         self._arrivals = 0
         self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
@@ -138,11 +123,13 @@ class Scheduler:
             self._plan_behind(head)
         plan = self._writer.plan(self._copies, self._starts)
         self._copies, self._starts = [], []
-        return plan
+        return plan if self._moves is None else self._moves.plan(plan)
 
     def apply(self, plan: StepPlan, result: StepResult) -> StepOutcome:
         """Take in the result of the last plan: advance, seal, part choices, end what is done."""
         self.counters.steps += 1
+        if self._moves is not None:
+            self._moves.apply(result)
         for lanes, rows in self._advances:
             self._lanes.computed[lanes] += rows
             self._seal(lanes)
@@ -273,35 +260,48 @@ class Scheduler:
             return False
         if self.limits.whole_prompts and head.prompt_len > self._budget:
             return False
-        hit = self._hit(head)
+        hit, kept = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
         if need > self.pool.free - self.pool.idle(hit):
             return False
         self.waiting.pop()
-        self._count_hit(head, len(hit) * self.limits.block_size)
+        found = len(hit) + len(kept)
+        self._count_hit(head, found * self.limits.block_size)
         lanes = self._lanes
         for member in group:
             lanes.bind(member)
-            self._starts.append(_lane_start(member))
+            self._starts.append(member.lane_start())
         self.pool.share(hit)
         lane = head.lane
         lanes.extend(lane, hit + self.pool.take(need))
-        lanes.sealed[lane] = len(hit)
-        lanes.computed[lane] = len(hit) * self.limits.block_size
+        lanes.sealed[lane] = found
+        lanes.computed[lane] = found * self.limits.block_size
         lanes.parting[lane] = bool(head.followers)
         lanes.running[lane] = True
         self._running.append(head)
+        self._restore(lane, len(hit), kept)
         return True
 
-    def _hit(self, sequence: Sequence) -> list[int]:
-        """Cached blocks for all but the last token, which must be computed to be sampled."""
+    def _restore(self, lane: int, start: int, kept: list[BlockBytes]) -> None:
+        """Have the blocks from `start` on filled with what was kept, and findable at once."""
+        if self._moves is not None and kept:
+            for index in range(start, start + len(kept)):
+                self._seal_block(lane, index)
+            self._moves.restore(self._lanes.blocks(lane)[start : start + len(kept)], kept)
+
+    def _hit(self, sequence: Sequence) -> tuple[list[int], list[BlockBytes]]:
+        """Cached blocks, and contents of those that follow in slower tiers.
+
+        They are for all but the last token, which must be computed to be sampled.
+        """
         if sequence.request.needs_every_row and len(sequence.log) == sequence.prompt_len:
-            return []
+            return [], []
         hit = self.pool.match(sequence.namespace, sequence.log[:-1])
-        left = sequence.prompt_len - len(hit) * self.limits.block_size
-        if left == 1 and hit:
-            hit.pop()  # a prompt chunk of one token would not be exact
-        return hit
+        kept = [] if self._moves is None else self._moves.beyond(sequence, len(hit))
+        left = sequence.prompt_len - (len(hit) + len(kept)) * self.limits.block_size
+        if left == 1 and (hit or kept):
+            (kept or hit).pop()  # a prompt chunk of one token would not be exact
+        return hit, kept
 
     def _count_hit(self, sequence: Sequence, tokens: int) -> None:
         if not sequence.admitted:
@@ -372,19 +372,6 @@ class Scheduler:
 def _seniority(sequence: Sequence) -> tuple[int, int, int]:
     """Sorts running sequences; the last is the first to be preempted."""
     return (sequence.request.priority, sequence.arrival, sequence.choice)
-
-
-def _lane_start(sequence: Sequence) -> LaneStart:
-    request = sequence.request
-    return LaneStart(
-        lane=sequence.lane,
-        choice=sequence.choice,
-        sampling=request.sampling,
-        prompt=request.prompt,
-        generated=sequence.log[sequence.prompt_len :].tolist(),
-        pooled=request.pooled,
-        second=request.second,
-    )
 
 
 def _chunk(left: int, budget: int) -> int:

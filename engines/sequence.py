@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engines.api import GenerationRequest
-from engines.step import Int32Array
+from engines.step import Int32Array, LaneStart
+from kvcache.naming import BlockName
 
 NO_LANE = -1
 
@@ -29,6 +30,7 @@ class Sequence:
     admitted: bool = False  # was admitted once
     ended: bool = False  # the reader wants no more of it
     followers: list["Sequence"] = field(default_factory=list)
+    names: list[BlockName] = field(default_factory=list)  # of its blocks, where tiers look them up
 
     @property
     def group(self) -> list["Sequence"]:
@@ -38,6 +40,19 @@ class Sequence:
     @property
     def prompt_len(self) -> int:
         return len(self.request.prompt)
+
+    def lane_start(self) -> LaneStart:
+        """What the runner must know when it takes its lane."""
+        request = self.request
+        return LaneStart(
+            lane=self.lane,
+            choice=self.choice,
+            sampling=request.sampling,
+            prompt=request.prompt,
+            generated=self.log[self.prompt_len :].tolist(),
+            pooled=request.pooled,
+            second=request.second,
+        )
 
 
 def open_choices(

@@ -43,7 +43,8 @@ from engines.grammar.compiler import Grammar, GrammarCompiler
 from engines.kv_changes import Gathering, KvChange, KvListener
 from engines.limits import Limits
 from engines.mailbox import Mailbox
-from engines.scheduler import Scheduler, StepOutcome
+from engines.outcome import StepOutcome
+from engines.scheduler import Scheduler
 from engines.sequence import Sequence
 from engines.step import StepRunner
 from kvcache.events import BlockEvent, BlockStored

@@ -119,6 +119,11 @@ class Tiers(Generic[Content]):
         self._told: Told | None = None
 
     @property
+    def has_contents(self) -> bool:
+        """Whether anything can match."""
+        return bool(self._contents or self._writing)
+
+    @property
     def host_blocks(self) -> int:
         return len(self._host)
 
@@ -206,9 +211,10 @@ class Tiers(Generic[Content]):
 
     def flush(self) -> None:
         """Write what is in memory only, as much as fits: there will be no later time."""
-        for name, content in self._contents.items():
-            if name not in self._disk and self._disk.size:
-                self._write(name, content)
+        last = self.names(HOST)[-self._disk.size :] if self._disk.size else ()
+        for name in last:
+            if name not in self._disk:
+                self._write(name, self._contents[name])
 
     def take_tasks(self) -> list[Write[Content] | Remove]:
         """What is to be done at the disk, in order."""

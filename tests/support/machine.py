@@ -84,7 +84,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             vocab_size=VOCAB,
             ageing_steps=ageing,
         )
-        self.scheduler = Scheduler(self.limits, BlockPool(blocks, size))
+        self.scheduler = Scheduler(self.limits, BlockPool(blocks, size), tiers=self.tiers())
         self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB, grammars=letters())
         self.tracked: dict[str, Tracked] = {}
         self.ended: set[tuple[str, int]] = set()  # choices that owe nothing more
@@ -92,6 +92,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.hits = self.asked = 0
         self.count = 0
         self.broken = False
+
+    def tiers(self):
+        """Slower tiers for what is evicted: none here."""
 
     @rule(
         target=live,
