@@ -1,12 +1,13 @@
-"""Workers killed under load: is a token lost, doubled or changed, and how long do streams stall?
+"""Workers ended under load: is a token lost, doubled or changed, and how long do streams stall?
 
     python -m benchmarks.chaos --kills 100
     python -m benchmarks.chaos --kills 20 --engine torch
+    python -m benchmarks.chaos --kills 3 --replicas 3 --streams 200 --how rolling
 
-A `penstock serve --replicas 2`, and clients that stream all the time: greedy and seeded text, two
-choices, stop strings, JSON schemas, forced tool calls, log-probabilities where the engine has them.
+A `penstock serve` with some replicas, and clients that stream all the time: greedy and seeded
+text, two choices, stop strings, JSON schemas, forced tool calls, log-probabilities on torch.
 Each answer must equal the one of the same request while nothing was killed. Again and again a
-worker gets SIGKILL at a random moment.
+worker gets SIGKILL at a random moment; or SIGTERM one after the other, where it is `rolling`.
 """
 
 import argparse
@@ -25,8 +26,6 @@ import psutil
 
 from benchmarks.client import events, free_port, percentile
 
-STREAMS = 12
-REPLICAS = 2
 _GAP_S = 0.05  # shorter pauses between chunks are no stalls
 KILLS_OF_A_SERVER = 6  # the pauses before restarts double: it would be waiting that is measured
 SCHEMA = {
@@ -67,6 +66,18 @@ def requests(engine: str) -> dict[str, Request]:
     return sorts
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for on the command line."""
+
+    engine: str
+    kills: int
+    how: str
+    streams: int
+    replicas: int
+    seed: int
+
+
 @dataclass
 class Tally:
     """What was seen."""
@@ -82,12 +93,13 @@ class Tally:
 
 
 @contextmanager
-def server(engine: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A `penstock serve` with two workers, until the block ends."""
+def server(plan: Plan) -> Iterator[tuple[psutil.Process, str]]:
+    """A `penstock serve`, until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
-    command += ["--engine", engine, "--replicas", str(REPLICAS), "--max-running", "32"]
-    command += ["--dtype", "float32"]  # others do not give the same bits in every batch
+    command += ["--engine", plan.engine, "--replicas", str(plan.replicas), "--max-running", "32"]
+    if plan.engine == "torch":  # others than float32 do not give the same bits in every batch
+        command += ["--dtype", "float32"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield psutil.Process(process.pid), f"http://127.0.0.1:{port}/v1"
@@ -114,12 +126,12 @@ async def told(url: str, name: str) -> float:
     return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), -1)
 
 
-async def ready(url: str, restarts: int) -> None:
+async def ready(url: str, replicas: int, restarts: int) -> None:
     """Wait until all replicas are up, after so many restarts."""
     async with asyncio.timeout(60):
         while (  # noqa: ASYNC110 - another process is asked
             await told(url, "penstock_worker_restarts_total") < restarts
-            or await told(url, "penstock_replicas_up") < REPLICAS
+            or await told(url, "penstock_replicas_up") < replicas
         ):
             await asyncio.sleep(0.05)
 
@@ -167,40 +179,44 @@ async def stream_on(
                 tally.wrong.append(name)
 
 
-async def run(engine: str, kills: int, seed: int) -> dict[str, float]:
-    """Kill so often, and tell what became of the streams."""
-    random.seed(seed)
+async def run(plan: Plan) -> dict[str, float]:
+    """End workers so often, and tell what became of the streams."""
+    random.seed(plan.seed)
     tally, when = Tally(), []
-    while len(when) < kills:
-        await one_server(engine, min(KILLS_OF_A_SERVER, kills - len(when)), tally, when)
+    while len(when) < plan.kills:
+        await one_server(plan, min(KILLS_OF_A_SERVER, plan.kills - len(when)), tally, when)
     for told in (tally.wrong[:5], tally.failed[:5]):
         print(*told, sep="\n", file=sys.stderr)
     stalls = tally.stalls(when)
     return {
-        "kills": kills,
+        "workers_ended": plan.kills,
         "streams": tally.streams,
         "streams_changed": len(tally.wrong),
         "streams_failed": len(tally.failed),
-        "streams_stalled_by_a_kill": len(stalls),
+        "streams_stalled_by_it": len(stalls),
         "stall_ms_p50": statistics.median(stalls) * 1e3 if stalls else 0.0,
         "stall_ms_p99": percentile(stalls, 0.99) * 1e3 if stalls else 0.0,
     }
 
 
-async def one_server(engine: str, kills: int, tally: Tally, when: list[float]) -> None:
-    """Kill workers of one server so often, each time when both are up."""
-    sorts = requests(engine)
-    with server(engine) as (parent, url):
-        await ready(url, 0)
+async def one_server(plan: Plan, kills: int, tally: Tally, when: list[float]) -> None:
+    """End workers of one server so often, each time when all are up."""
+    sorts = requests(plan.engine)
+    with server(plan) as (parent, url):
+        await ready(url, plan.replicas, 0)
         controls = {name: await answer(url, request, Tally()) for name, request in sorts.items()}
         readers = [
-            asyncio.create_task(stream_on(url, sorts, controls, tally)) for _ in range(STREAMS)
+            asyncio.create_task(stream_on(url, sorts, controls, tally)) for _ in range(plan.streams)
         ]
+        line = workers(parent)
         for number in range(1, kills + 1):
             await asyncio.sleep(random.uniform(0.2, 0.9))
-            random.choice(workers(parent)).kill()
+            if plan.how == "rolling":
+                line.pop(0).terminate()
+            else:
+                random.choice(workers(parent)).kill()
             when.append(time.monotonic())
-            await ready(url, number)
+            await ready(url, plan.replicas, number)
         await asyncio.sleep(1)
         for reader in readers:
             reader.cancel()
@@ -211,9 +227,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--engine", choices=["ledger", "torch"], default="ledger")
+    parser.add_argument("--how", choices=["kill", "rolling"], default="kill")
+    parser.add_argument("--streams", type=int, default=12)
+    parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    for name, value in asyncio.run(run(given.engine, given.kills, given.seed)).items():
+    plan = Plan(**vars(parser.parse_args()))
+    for name, value in asyncio.run(run(plan)).items():
         print(f"{name:32s} {value:10.1f}")
 
 
