@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast test-schemathesis test-clients test-vllm proto conformance bench serve lock clean help
+.PHONY: setup fmt check test test-fast test-schemathesis test-clients deploy-check manifests test-vllm proto conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -41,6 +41,25 @@ test-clients: $(STAMP)  ## real clients against a real server, each in its own e
 
 test-vllm: $(STAMP)  ## the engine contract over a real vLLM on this CPU; makes .vllm (3 GB) on first use
 	$(BIN)/python -m tests.support.vllm_environment
+
+DEPLOY := .deploy
+DEPLOY_STAMP := $(DEPLOY)/.installed
+
+$(DEPLOY_STAMP): tests/deploy/requirements.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	# promtool alone, out of Debian's package; where there is none, its tests are skipped.
+	cd $(DEPLOY) && if ! command -v promtool && apt-get download --quiet prometheus 2>/dev/null; then \
+		dpkg-deb --extract prometheus_*.deb package && mv package/usr/bin/promtool bin/ && \
+		rm -rf package prometheus_*.deb; fi
+	touch $@
+
+deploy-check: $(DEPLOY_STAMP)  ## render, lint and validate what deploy/ holds, offline
+	$(DEPLOY)/bin/python -m pytest -q -o python_files='check_*.py' tests/deploy
+
+manifests: $(STAMP) $(DEPLOY_STAMP)  ## write what is derived: the chart's schema of settings, the kustomize base
+	$(BIN)/python -m tests.support.chart_schema
+	$(DEPLOY)/bin/python -m tests.deploy.manifests
 
 proto:  ## compile engines/wire/pb again, with the oldest compiler whose code every protobuf >= 5.29 runs
 	python3 -m venv .protoc && .protoc/bin/pip install --quiet grpcio-tools==1.71.2
