@@ -26,4 +26,4 @@ if __name__ == "__main__":
     gateway.workers.process.load_engine = load
     flags = {"listen": sys.argv[1], "step_timeout_s": "1", "served_model_name": ["ledger"]}
     small = {"max_running": "16", "block_size": "8", "max_step_tokens": "256"}
-    sys.exit(gateway.workers.process.run(read_settings({**flags, **small}), None))
+    sys.exit(gateway.workers.process.run(read_settings({**flags, **small}), None, ""))
