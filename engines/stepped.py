@@ -40,14 +40,16 @@ from engines.errors import (
     RequestFailed,
 )
 from engines.grammar.compiler import Grammar, GrammarCompiler
-from engines.kv_changes import Gathering, KvChange, KvListener
+from engines.kv_changes import KvChange, KvListener
+from engines.kv_telling import KvTelling
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.outcome import StepOutcome
 from engines.scheduler import Scheduler
 from engines.sequence import Sequence
-from engines.step import StepRunner
-from kvcache.events import BlockEvent, BlockStored
+from engines.step import MovesBlocks, StepRunner
+from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
+from engines.tiers.keeper import Keeper, TierState
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
 
@@ -72,8 +74,8 @@ class _Stop:
     """The last message."""
 
 
-_Message = GenerationRequest | _Abort | _FollowKv | _Stop
-_Told = tuple[StepOutcome, KvChange | None]  # by a step
+_Message = GenerationRequest | _Abort | _FollowKv | DiskAnswer | _Stop
+_Told = tuple[StepOutcome, list[KvChange]]  # by a step
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
 _LAST_STEP_S = 5.0  # a step takes milliseconds to a second; longer means a stuck device
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
@@ -84,7 +86,8 @@ class SteppedEngine:
 
     `info` and `limits` must agree; `on_death` is called once, on the loop, when the engine fails.
     `grammars` compiles what requests bring, and is the engine's to close; the runner takes its
-    matchers from the same one.
+    matchers from the same one. `keeper` keeps what the cache has no room for, if the runner can
+    move blocks; it is the engine's to start and to close.
     """
 
     def __init__(
@@ -94,19 +97,24 @@ class SteppedEngine:
         runner: StepRunner,
         *,
         grammars: GrammarCompiler | None = None,
+        keeper: Keeper[_Message] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
+        if keeper is not None and not isinstance(runner, MovesBlocks):
+            raise ValueError("slower tiers need a runner that moves blocks")
         if grammars is None and Capability.GRAMMAR in info.capabilities:
             raise ValueError("an engine that takes grammars needs a compiler")
         self._info = info
         self._limits = limits
         self._runner = runner
         self._grammars = grammars
+        self._keeper = keeper
         self._on_death = on_death
         self._namespace = namespace(info.model.encode(), str(limits.block_size).encode())
         pool = BlockPool(limits.num_blocks, limits.block_size)
-        self._scheduler = Scheduler(limits, pool, namespace=self._namespace)
-        self._kv: Gathering | None = None  # the engine thread's; filled for a listener
+        tiers = None if keeper is None else keeper.tiers
+        self._scheduler = Scheduler(limits, pool, namespace=self._namespace, tiers=tiers)
+        self._telling: KvTelling | None = None  # the engine thread's; there for a listener
         self._kv_listener: KvListener | None = None
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._boxes: dict[RequestId, Mailbox] = {}
@@ -129,6 +137,8 @@ class SteppedEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal = None
+        if self._keeper is not None:
+            self._keeper.start(self._scheduler.pool, self._namespace, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="penstock-engine", daemon=True)
         self._thread.start()
 
@@ -167,6 +177,10 @@ class SteppedEngine:
             alive=self._alive,
         )
 
+    def tiers(self) -> TierState | None:
+        """How the slower tiers of the KV cache are; None where there are none."""
+        return None if self._keeper is None else self._keeper.state
+
     @property
     def kv_namespace(self) -> bytes:
         return self._namespace if self._info.generates else b""  # else nothing is looked up
@@ -190,6 +204,8 @@ class SteppedEngine:
             await self._ended(self._thread)
             self._thread = None
         self._runner.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
         if self._grammars is not None:
             self._grammars.close()
 
@@ -240,8 +256,8 @@ class SteppedEngine:
                 self._idle.set()
 
     def _deliver(self, told: _Told) -> None:
-        outcome, change = told
-        if change is not None:
+        outcome, changes = told
+        for change in changes:
             self._tell_kv(change)
         samples = zip(outcome.sequences, outcome.tokens, strict=True)
         for index, (sequence, token) in enumerate(samples):
@@ -283,8 +299,10 @@ class SteppedEngine:
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
                 outcome = self._scheduler.apply(plan, result)
-                change = None if self._kv is None else self._kv.take()
-                self._post(self._deliver, (outcome, change))
+                if self._keeper is not None:
+                    self._keeper.hand_over()
+                changes = [] if self._telling is None else self._telling.take()
+                self._post(self._deliver, (outcome, changes))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")
@@ -293,32 +311,44 @@ class SteppedEngine:
     def _take_messages(self) -> bool:
         """Take all that has come in; wait for something while there is nothing to do."""
         while True:
+            keeper, busy = self._keeper, self._scheduler.has_work
             try:
-                message = self._inbox.get(block=not self._scheduler.has_work)
+                patience_s = None if keeper is None else keeper.patience_s()
+                message = self._inbox.get(not busy, patience_s)
             except queue.Empty:
-                return True
+                for late in () if keeper is None else keeper.overdue():
+                    self._take(late)
+                if busy or self._scheduler.has_work:
+                    return True
+                continue
             match message:
-                case GenerationRequest():
-                    self._scheduler.add(message)
-                case _Abort():
-                    self._scheduler.abort(message.request_id, message.choice)
-                case _FollowKv():
-                    self._gather()
                 case _Stop():
                     return False
+                case GenerationRequest() if keeper and keeper.holds(message, message.id, message):
+                    pass  # until the disk has answered
+                case _Abort() if keeper and keeper.holds(message, message.request_id):
+                    pass
+                case WasRead() | WasWritten() if keeper is not None:
+                    for released in keeper.hear(message):
+                        self._take(released)
+                case _:
+                    self._take(message)
+
+    def _take(self, message: _Message) -> None:
+        match message:
+            case GenerationRequest():
+                self._scheduler.add(message)
+            case _Abort():
+                self._scheduler.abort(message.request_id, message.choice)
+            case _FollowKv():
+                self._gather()
 
     def _gather(self) -> None:
-        """Tell what the pool has; from now on each step tells what it changed."""
-        kv = self._kv = Gathering()
-
-        def hear(event: BlockEvent) -> None:
-            if isinstance(event, BlockStored):
-                kv.store(event.name)
-            else:
-                kv.remove(event.name)
-
-        self._scheduler.pool.subscribe(hear)
-        self._post(self._tell_kv, kv.take() or KvChange())
+        """Tell what there is, in every tier; from now on each step tells what it changed."""
+        tiers = None if self._keeper is None else self._keeper.tiers
+        self._telling = KvTelling(self._scheduler.pool, tiers)
+        for change in self._telling.take() or [KvChange()]:
+            self._post(self._tell_kv, change)
 
     def _post(self, callback: Callable[[_T], None], value: _T) -> None:
         if self._loop is not None:

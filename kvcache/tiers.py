@@ -13,16 +13,22 @@ goes by the order of entering, eats chains from their ends too. A block whose pa
 never found, never used, and goes the next time round.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from kvcache.naming import BlockName
 
 HOST, DISK = 1, 2  # the tiers of KvChange
 
 Content = TypeVar("Content")
-Told = Callable[[int, BlockName, bool], None]  # a tier, and whether it has that block from now on
+
+
+class Told(Protocol):
+    """Hears of changes."""
+
+    def __call__(self, tier: int, name: BlockName, /, *, there: bool) -> None:
+        """Whether a tier has a block from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,4 +258,4 @@ class Tiers(Generic[Content]):
 
     def _tell(self, tier: int, name: BlockName, *, there: bool) -> None:
         if self._told is not None:
-            self._told(tier, name, there)
+            self._told(tier, name, there=there)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engines.step import BlockBytes
+
 
 class KvBlocks:
     """Keys and values of `layers` layers in `num_blocks` blocks (and one scratch block)."""
@@ -48,6 +50,45 @@ class KvBlocks:
         sources, targets = torch.tensor(pairs, dtype=torch.int64).to(device).unbind(1)
         for cache in (*self._keys, *self._values):
             cache[targets] = cache[sources]
+
+    @property
+    def block_bytes(self) -> int:
+        """Keys and values of one block in all layers."""
+        return 2 * len(self._keys) * self._keys[0][0].nbytes
+
+    def save(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        """Copies of whole blocks: of each the keys of all layers, then the values.
+
+        On CUDA they are in pinned memory, and there once the stream has come so far.
+        """
+        if not blocks:
+            return []
+        index = torch.tensor(blocks, dtype=torch.int64).to(self._keys[0].device)
+        caches = [cache.index_select(0, index) for cache in (*self._keys, *self._values)]
+        contents = torch.stack(caches, dim=1).view(len(blocks), -1).view(torch.uint8)
+        pinned = contents.is_cuda
+        # Each by itself: one that is kept must not keep the memory of all.
+        copies = [torch.empty(len(row), dtype=torch.uint8, pin_memory=pinned) for row in contents]
+        for copy, row in zip(copies, contents, strict=True):
+            copy.copy_(row, non_blocking=pinned)
+        return [copy.numpy() for copy in copies]
+
+    def restore(self, pairs: Sequence[tuple[int, BlockBytes]]) -> None:
+        """Put into blocks what was saved of them, or of others.
+
+        Contents must stay as they are until the stream has come so far.
+        """
+        if not pairs:
+            return
+        first = self._keys[0]
+        index = torch.tensor([block for block, _ in pairs], dtype=torch.int64).to(first.device)
+        rows = [
+            torch.from_numpy(content).to(first.device, non_blocking=True) for _, content in pairs
+        ]
+        shape = (len(pairs), 2 * len(self._keys), *first.shape[1:])
+        contents = torch.stack(rows).view(first.dtype).view(shape)
+        for place, cache in enumerate((*self._keys, *self._values)):
+            cache[index] = contents[:, place]
 
     def write(
         self, layer: int, blocks: Tensor, offsets: Tensor, keys: Tensor, values: Tensor

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engines.step import StepPlan, StepResult, StepRunner
+from engines.step import StepPlan, StepResult
 from engines.torch.loading import LoadedModel
+from engines.torch.runner import TorchRunner
 from engines.torch.vectors import Pooler, Vectors
 
 
@@ -25,12 +26,16 @@ class _Ticket:
 class PoolingRunner:
     """A StepRunner that adds vectors to what another runner over the same module gives."""
 
-    def __init__(self, inner: StepRunner, loaded: LoadedModel) -> None:
+    def __init__(self, inner: TorchRunner, loaded: LoadedModel) -> None:
         self._inner = inner
         self._pooler = Pooler(loaded.head)
         self._hidden: Tensor | None = None
         decoder: nn.Module = loaded.module.base_model  # type: ignore[assignment]
         self._hook = decoder.register_forward_hook(self._keep)
+
+    @property
+    def block_bytes(self) -> int:
+        return self._inner.block_bytes
 
     def launch(self, plan: StepPlan) -> _Ticket:
         for start in plan.starts:

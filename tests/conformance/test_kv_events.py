@@ -93,7 +93,7 @@ async def test_nobody_listening_costs_nothing():
     async with running(hosted()) as engine:
         await read(engine.generate(ask("a", [*range(20)])))
         pool = engine.inner._scheduler.pool
-        assert (pool._names, pool._listeners, engine.inner._kv) == ({}, (), None)
+        assert (pool._names, pool._listeners, engine.inner._telling) == ({}, (), None)
         assert not engine.server._kv._followed
 
 

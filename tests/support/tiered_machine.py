@@ -42,7 +42,7 @@ class TieredMachine(SchedulerMachine):
     def tiers(self):
         return self._tiers
 
-    def _heard_tier(self, tier, name, there):
+    def _heard_tier(self, tier, name, *, there):
         if there:
             self.told[tier].add(name)
         else:
