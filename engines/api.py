@@ -82,6 +82,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A request that a worker keeps for a while when its gateway is gone, and after its end."""
+
+    context: bytes  # what another gateway must know to go on with it; opaque to engines
+    attempt: int = 0  # how often it was somewhere else before; a later one wins over an earlier
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt and `n` independent continuations of it."""
 
@@ -100,6 +108,9 @@ class GenerationRequest:
     adapter: str = ""  # of the engine's `adapters`; prefixes are shared only within one
     # JSON by names of the engine's `extras`: for that kind of engine, and read by nobody between.
     extras: Mapping[str, str] = field(default_factory=dict)
+    tenant: bytes = b""  # whose it is: the line is shared fairly between tenants
+    weight: float = 1.0  # of the tenant in that; a gateway says hundredths
+    kept: Kept | None = None  # for workers, which outlive gateways; nothing within one process
 
     @property
     def choices(self) -> list[int]:
@@ -126,6 +137,8 @@ class EmbeddingRequest:
     second: int = 0  # where the second text of the pair begins; 0: there is one text
     priority: int = 0  # as in GenerationRequest
     cache_salt: bytes = b""
+    tenant: bytes = b""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     generate, abort --> outbox --> Session: one frame for all that was asked meanwhile
     mailboxes <----------------- Session: one frame for each step of the engine
 
-A kept request (`generate_kept`) outlives this engine on its worker, and another one attaches to it.
+A kept request (`GenerationRequest.kept`) outlives this engine on its worker: others attach to it.
 
 One session, one epoch, no reconnect: when the session breaks, or the worker says what cannot be,
 every open stream fails once with EngineDied and this engine is over; its owner makes a new one.
@@ -21,11 +21,11 @@ import grpc
 import grpc.aio
 
 from engines.admittance import check_request
-from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId
+from engines.api import EngineInfo, EngineLoad, GenerationRequest, Kept, RequestId
 from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, RequestFailed
 from engines.kv_feed import KvFeed
 from engines.mailbox import Mailbox
-from engines.wire.channels import DRAIN, INFO, SESSION, Tls, channel, metadata
+from engines.wire.channels import DRAIN, FIND, INFO, SESSION, Tls, channel, metadata
 from engines.wire.checking import Lie, Open, checked, is_sound
 from engines.wire.events import error_of, facts_of, load_of
 from engines.wire.facts import WorkerFacts
@@ -34,6 +34,7 @@ from engines.wire.requests import request_message
 
 _log = logging.getLogger(__name__)
 _CONNECT_S = 10.0
+_FIND_S = 0.5
 _LAST_WORDS_S = 1.0  # for a worker to hear that nothing need be kept
 _Call = Any  # grpc.aio.StreamStreamCall: CommandFrames there, StepFrames back
 _NO_LOAD = EngineLoad(0, 0, 0, 0, 0)
@@ -65,7 +66,6 @@ class RemoteEngine:
         self._open: dict[int, Open] = {}
         self._handles: dict[RequestId, int] = {}
         self._last_handle = 0
-        self._kept: dict[RequestId, int] = {}  # handles of requests that the worker keeps
         self._outbox = pb.CommandFrame()
         self._asked = asyncio.Event()
         self._told = asyncio.Event()  # all that was asked is with gRPC
@@ -131,28 +131,31 @@ class RemoteEngine:
         self._sent += request.n
         return box
 
-    def generate_kept(self, request: GenerationRequest) -> Mailbox:
-        """As `generate`; the worker keeps it for a while after its end, or that of this session.
+    async def find(self, request_id: RequestId) -> Kept | None:
+        """What the worker keeps of a request; None where it keeps nothing, or does not say so."""
+        if self._channel is None or self._over is not None:
+            return None
+        ask = self._channel.unary_unary(
+            FIND, pb.FindRequest.SerializeToString, pb.FindReply.FromString
+        )
+        try:
+            told = await ask(
+                pb.FindRequest(id=request_id), metadata=metadata(self._token), timeout=_FIND_S
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return Kept(told.context, told.attempt) if told.found else None
 
-        Until `release`, or until its stream is closed before its end.
-        """
-        message = self._message(request)
-        handle, box = self._enter(request)
-        self._kept[request.id] = handle
-        self._outbox.submits.add(handle=handle, request=message, keep=True)
-        self._sent += request.n
-        return box
-
-    def attach(self, request: GenerationRequest, attempt: int) -> Mailbox:
+    def attach(self, request: GenerationRequest) -> Mailbox:
         """Go on with a kept request of another session, behind what `request.emitted` says.
 
-        Its stream raises RequestUnknown where the worker cannot tell all of the rest, RequestTaken
-        where some other attempt was as great, also later.
+        `request.kept` says with which attempt. Its stream raises RequestUnknown where the worker
+        cannot tell all of the rest, RequestTaken where some other attempt was as great, also later.
         """
         self._message(replace(request, emitted=()))  # all of it may be known but its end
         handle, box = self._enter(request)
-        self._kept[request.id] = handle
         positions = [len(log or ()) for log in request.logs]
+        attempt = 0 if request.kept is None else request.kept.attempt
         self._outbox.attaches.add(
             handle=handle, id=request.id, attempt=attempt, positions=positions
         )
@@ -161,12 +164,15 @@ class RemoteEngine:
                 self._outbox.cancels.add(handle=handle, choice=choice)
         return box
 
-    def release(self, request_id: RequestId) -> None:
-        """What a kept request has told is safe: the worker may forget it."""
-        handle = self._kept.pop(request_id, None)
-        if handle is not None and self._over is None:
-            self._outbox.cancels.add(handle=handle)
-            self._ask()
+    def detach(self, request_id: RequestId) -> None:
+        """Hear no more of a kept request, which goes on for a while. Its stream ends at once."""
+        handle = self._handles.get(request_id)
+        if handle is None:
+            return
+        self._outbox.cancels.add(handle=handle, detach=True)
+        self._ask()
+        self._open[handle].box.fail(EngineUnavailable("the reader has left"))
+        self._forget_done(handle)
 
     def _message(self, request: GenerationRequest) -> pb.Request:
         """The request as a message. Raises what `generate` may raise at once."""
@@ -219,13 +225,9 @@ class RemoteEngine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_s)
         self._on_death = None
+        if self._open and self._over is stopping:
+            await self._cancel_all()
         self._end(stopping)
-        for handle in self._kept.values():
-            self._outbox.cancels.add(handle=handle)
-        if self._kept and self._over is stopping:
-            self._ask()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), _LAST_WORDS_S)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -237,13 +239,19 @@ class RemoteEngine:
 
     # -- to the worker
 
+    async def _cancel_all(self) -> None:
+        """Have the worker hear that nothing need be kept."""
+        for handle in self._open:
+            self._outbox.cancels.add(handle=handle)
+        self._ask()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), _LAST_WORDS_S)
+
     def _abort(self, request: GenerationRequest, choice: int | None) -> None:
         handle = self._handles.get(request.id)
         if handle is None:
             return
         self._outbox.cancels.add(handle=handle, choice=choice)
-        if choice is None:
-            self._kept.pop(request.id, None)
         self._ask()
         self._forget_done(handle)
 

@@ -18,23 +18,23 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from engines.api import Engine
+from engines.api import Engine, RequestId
 from engines.wire.channels import SERVICE, Tls, bind, server
 from engines.wire.events import facts_message
 from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.worker_kv import KvServicer
-from engines.worker_runs import Runs
+from engines.worker_runs import Keeping, Runs
 from engines.worker_session import Session
 
 _log = logging.getLogger(__name__)
-_KEPT_S = 15.0
+_KEEPING = Keeping()
 
 
 class WorkerServer:
     """Serves a started engine. It never stops the engine: that is its owner's.
 
-    Kept requests outlive their session, and their end, by `kept_s` seconds.
+    Kept requests outlive their session, and their end, as `keeping` says.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WorkerServer:
         *,
         token: str,
         tls: Tls | None = None,
-        kept_s: float = _KEPT_S,
+        keeping: Keeping = _KEEPING,
     ) -> None:
         self._engine = engine
         self._facts = facts
@@ -56,7 +56,7 @@ class WorkerServer:
         self._draining = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._runs = Runs(engine, kept_s=kept_s, on_empty=self._empty.set)
+        self._runs = Runs(engine, keeping, self._empty.set)
 
     async def start(self, address: str) -> str:
         """Listen; returns the address, with the port that was chosen. Raises what `bind` raises."""
@@ -99,6 +99,9 @@ class WorkerServer:
                 "Drain": grpc.unary_unary_rpc_method_handler(
                     self._drain, pb.DrainRequest.FromString, _serialized
                 ),
+                "Find": grpc.unary_unary_rpc_method_handler(
+                    self._find, pb.FindRequest.FromString, _serialized
+                ),
                 "Session": grpc.stream_stream_rpc_method_handler(
                     self._session, pb.CommandFrame.FromString, _serialized
                 ),
@@ -114,6 +117,13 @@ class WorkerServer:
     async def _drain(self, _: pb.DrainRequest, __: object) -> pb.DrainReply:
         self.drain()
         return pb.DrainReply()
+
+    async def _find(self, asked: pb.FindRequest, _: object) -> pb.FindReply:
+        found = self._runs.find(RequestId(asked.id))
+        if found is None:
+            return pb.FindReply()
+        attempt, context = found
+        return pb.FindReply(found=True, attempt=attempt, context=context)
 
     async def _session(
         self, commands: AsyncIterator[pb.CommandFrame], context: Any

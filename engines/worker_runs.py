@@ -2,9 +2,9 @@
 
     session --submit--> Run --> engine.generate
     session <--events-- Run (a task of its own)
-                         | its session breaks
-                         +--> kept: goes on unheard, for `kept_s` seconds at most
-    another session --attach--> the same Run, from any token on
+                         | its session breaks, or detaches from it
+                         +--> kept: goes on unheard, for a while
+    another session --find, attach--> the same Run, from any token on
 
 A kept run remembers all that it has told. Whoever attaches says with which attempt; only a greater
 one than before is let in, so that a gateway that hung for a while cannot take its request back.
@@ -12,19 +12,20 @@ one than before is let in, so that a gateway that hung for a while cannot take i
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from engines.api import Engine, GenerationRequest, RequestId, TokenEvent, TokenStream
 from engines.errors import (
     EngineDied,
     EngineError,
-    InvalidRequest,
     RequestTaken,
     RequestUnknown,
 )
 
-_KEPT_TOKENS = 2_000_000  # of runs that have ended: beyond it, the oldest of them are forgotten
+_TAKEN = "another gateway goes on with this request"
+_KEPT_BYTES = 64 << 20  # of runs that have ended: beyond it, the oldest of them are forgotten
+_TOKEN_BYTES = 64  # as objects, about
 
 
 class Listener(Protocol):
@@ -43,12 +44,13 @@ class Listener(Protocol):
 class Run:
     """One request on the engine."""
 
-    def __init__(self, request: GenerationRequest, stream: TokenStream, *, keep: bool) -> None:
+    def __init__(self, request: GenerationRequest, stream: TokenStream) -> None:
         self.request = request
         self.stream = stream
-        self.attempt = 0
+        kept = request.kept
+        self.attempt = 0 if kept is None else kept.attempt
         self.heard_by: tuple[Listener, int] | None = None
-        self.told: dict[int, TokenEvent] | None = {} if keep else None
+        self.told: dict[int, TokenEvent] | None = None if kept is None else {}
         self.failed: EngineError | None = None
         self.task: asyncio.Task[None] | None = None  # None: it has ended
         self.timer: asyncio.TimerHandle | None = None  # until it is forgotten
@@ -56,9 +58,12 @@ class Run:
         self._lengths = list(self._begins)
 
     @property
-    def tokens(self) -> int:
-        """How many tokens it has told, over all choices."""
-        return sum(self._lengths) - sum(self._begins)
+    def size(self) -> int:
+        """Bytes that it takes to keep it, about."""
+        kept = self.request.kept
+        context = 0 if kept is None else len(kept.context)
+        known = sum(self._lengths) + len(self.request.prompt)
+        return context + known * _TOKEN_BYTES
 
     def put(self, event: TokenEvent) -> None:
         """Tell an event, and remember it where the run is kept."""
@@ -101,19 +106,27 @@ class Run:
         return all(begin <= position <= length for begin, position, length in bounds)
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long kept requests are there for somebody to attach to, in seconds."""
+
+    unheard_s: float = 15.0  # while they run
+    ended_s: float = 60.0
+
+
 class Runs:
     """All requests of one worker. Lives on the event loop.
 
     `on_empty` is called when nothing runs any more.
     """
 
-    def __init__(self, engine: Engine, *, kept_s: float, on_empty: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, keeping: "Keeping", on_empty: Callable[[], None]) -> None:
         self._engine = engine
-        self._kept_s = kept_s
+        self._keeping = keeping
         self._on_empty = on_empty
         self._running: set[Run] = set()
         self._kept: dict[RequestId, Run] = {}  # those that have ended in the order of their ends
-        self._tokens = 0  # of kept runs that have ended
+        self._bytes = 0  # of kept runs that have ended
         self._numbers = 0
 
     @property
@@ -121,19 +134,24 @@ class Runs:
         """Whether anything runs."""
         return bool(self._running)
 
-    def submit(
-        self, request: GenerationRequest, listener: Listener, handle: int, *, keep: bool
-    ) -> Run:
-        """Start a request. Raises what `Engine.generate` raises."""
-        if keep and request.id in self._kept:
-            raise InvalidRequest("a request with this id is kept already", param="id")
+    def submit(self, request: GenerationRequest, listener: Listener, handle: int) -> Run:
+        """Start a request. Raises what `Engine.generate` raises, and RequestTaken.
+
+        A kept one that is here already has come back: a later attempt takes its place.
+        """
+        before = self._kept.get(request.id) if request.kept is not None else None
+        if before is not None and request.kept is not None:
+            if request.kept.attempt <= before.attempt:
+                raise RequestTaken(_TAKEN)
+            self._hand_over(before, None)
+            self.cancel(before, None)
         # Ids are each gateway's own: for the engine they only must differ from all others.
         self._numbers += 1
         named = replace(request, id=RequestId(str(self._numbers)))
-        run = Run(request, self._engine.generate(named), keep=keep)
+        run = Run(request, self._engine.generate(named))
         run.heard_by = listener, handle
         self._running.add(run)
-        if keep:
+        if request.kept is not None:
             self._kept[request.id] = run
         run.task = asyncio.create_task(self._pump(run))
         return run
@@ -151,16 +169,20 @@ class Runs:
         if run is None or not run.knows(positions):
             raise RequestUnknown("this worker does not keep that request, or not from there on")
         if attempt <= run.attempt:
-            raise RequestTaken("another gateway goes on with this request")
-        before, run.heard_by, run.attempt = run.heard_by, (listener, handle), attempt
-        if before is not None:
-            loser, its_handle = before
-            loser.fail(its_handle, RequestTaken("another gateway goes on with this request"))
-            loser.ended(its_handle)
+            raise RequestTaken(_TAKEN)
+        run.attempt = attempt
+        self._hand_over(run, (listener, handle))
         if run.timer is not None and run.task is not None:
             run.timer.cancel()
         run.tell_again(positions)
         return run
+
+    def find(self, name: RequestId) -> tuple[int, bytes] | None:
+        """The attempt and the context of a kept request; None where there is none."""
+        run = self._kept.get(name)
+        if run is None or run.request.kept is None:
+            return None
+        return run.attempt, run.request.kept.context
 
     def cancel(self, run: Run, choice: int | None) -> None:
         """Its listener wants no more of a choice, or of all: then it is not kept either."""
@@ -183,6 +205,13 @@ class Runs:
         """Abort all of them. Idempotent."""
         for run in [*self._running, *self._kept.values()]:
             self.cancel(run, None)
+
+    def _hand_over(self, run: Run, to: tuple[Listener, int] | None) -> None:
+        before, run.heard_by = run.heard_by, to
+        if before is not None:
+            loser, handle = before
+            loser.fail(handle, RequestTaken(_TAKEN))
+            loser.ended(handle)
 
     async def _pump(self, run: Run) -> None:
         try:
@@ -209,19 +238,20 @@ class Runs:
 
     def _keep_what_ended(self, run: Run) -> None:
         self._kept[run.request.id] = self._kept.pop(run.request.id)
-        self._tokens += run.tokens
+        self._bytes += run.size
         self._expire(run)
         ended = [each for each in self._kept.values() if each.task is None]
         for oldest in ended:
-            if self._tokens <= _KEPT_TOKENS:
+            if self._bytes <= _KEPT_BYTES:
                 break
             self._forget(oldest)
 
     def _expire(self, run: Run) -> None:
         if run.timer is not None:
             run.timer.cancel()
-        loop = asyncio.get_running_loop()
-        run.timer = loop.call_later(self._kept_s, self.cancel, run, None)
+        loop, keeping = asyncio.get_running_loop(), self._keeping
+        within_s = keeping.ended_s if run.task is None else keeping.unheard_s
+        run.timer = loop.call_later(within_s, self.cancel, run, None)
 
     def _forget(self, run: Run) -> None:
         if run.timer is not None:
@@ -229,7 +259,7 @@ class Runs:
         if self._kept.get(run.request.id) is run:
             del self._kept[run.request.id]
             if run.task is None:
-                self._tokens -= run.tokens
+                self._bytes -= run.size
 
 
 def _copy(event: TokenEvent) -> TokenEvent:

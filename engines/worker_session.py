@@ -54,7 +54,10 @@ class Session:
         for attach in frame.attaches:
             self._attach(attach)
         for cancel in frame.cancels:
-            self._cancel(cancel.handle, cancel.choice if cancel.HasField("choice") else None)
+            if cancel.detach:
+                self._detach(cancel.handle)
+            else:
+                self._cancel(cancel.handle, cancel.choice if cancel.HasField("choice") else None)
 
     async def frames(self) -> AsyncIterator[pb.StepFrame]:
         """One after each step that brought something, and one where only the load has changed."""
@@ -111,7 +114,7 @@ class Session:
             if self._draining():
                 raise EngineUnavailable("this worker is draining")
             request = request_of(submit.request)
-            self._runs[handle] = self._all.submit(request, self, handle, keep=submit.keep)
+            self._runs[handle] = self._all.submit(request, self, handle)
         except EngineError as error:
             self.fail(handle, error)
         except ValueError as error:
@@ -127,6 +130,11 @@ class Session:
             self.fail(handle, error)
         else:
             self._runs[handle] = run
+
+    def _detach(self, handle: int) -> None:
+        run = self._runs.pop(handle, None)
+        if run is not None:
+            self._all.leave(run)
 
     def _cancel(self, handle: int, choice: int | None) -> None:
         run = self._runs.get(handle)

@@ -11,8 +11,8 @@ import grpc
 import grpc.aio
 
 SERVICE = "penstock.engine.v1.Engine"
-INFO, DRAIN, SESSION, KV_EVENTS = (
-    f"/{SERVICE}/{name}" for name in ("Info", "Drain", "Session", "KvEvents")
+INFO, DRAIN, SESSION, FIND, KV_EVENTS = (
+    f"/{SERVICE}/{name}" for name in ("Info", "Drain", "Session", "Find", "KvEvents")
 )
 
 _HEADER = "authorization"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from engines.api import GenerationRequest, RequestId, Sampling, ThinkingBudget
+from engines.api import GenerationRequest, Kept, RequestId, Sampling, ThinkingBudget
 from engines.wire.pb import penstock_engine_pb2 as pb
 
 # Of Sampling, what a message holds by the same name; the rest has a shape of its own.
@@ -29,6 +29,11 @@ def request_message(request: GenerationRequest) -> pb.Request:
         ],
         adapter=request.adapter,
         extras=request.extras,
+        tenant=request.tenant,
+        weight=_hundredths(request.weight),
+        kept=None
+        if request.kept is None
+        else pb.Kept(context=request.kept.context, attempt=request.kept.attempt),
     )
 
 
@@ -46,7 +51,18 @@ def request_of(message: pb.Request) -> GenerationRequest:
         emitted=tuple(None if one.ended else tuple(one.tokens) for one in message.emitted),
         adapter=message.adapter,
         extras=dict(message.extras),
+        tenant=message.tenant,
+        weight=(message.weight or 100) / 100,
+        kept=Kept(message.kept.context, message.kept.attempt) if message.HasField("kept") else None,
     )
+
+
+def _hundredths(weight: float) -> int:
+    """As the message has it, which leaves out what is usual. Raises ValueError for too little."""
+    hundredths = round(weight * 100)
+    if hundredths < 1:
+        raise ValueError(f"a weight of {weight} is too small: 0.01 is the least")
+    return 0 if hundredths == 100 else hundredths
 
 
 def _sampling_message(sampling: Sampling) -> pb.Sampling:

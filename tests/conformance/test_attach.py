@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from engines import worker_runs
+from engines.api import Kept
 from engines.errors import EngineUnavailable, RequestTaken, RequestUnknown
 from engines.remote import RemoteEngine
+from engines.worker_runs import Keeping
 from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
 from tests.support.hosted import TOKEN, Hosted
 
@@ -16,11 +19,11 @@ TOKENS = 24
 
 
 @asynccontextmanager
-async def worker(*, kept_s=30.0, steps=None):
+async def worker(*, keeping=None, steps=None):
     """A worker, whose engine takes so many steps at first (None: it runs freely)."""
     limits = limits_for()
     gate = Gated(ledger(limits), 10**9 if steps is None else steps)
-    engine = Hosted(stepped(limits, lambda _: gate), limits, kept_s=kept_s)
+    engine = Hosted(stepped(limits, lambda _: gate), limits, keeping=keeping)
     async with running(engine):
         yield engine, gate
 
@@ -53,7 +56,12 @@ async def tokens_of(stream, count):
     return tokens
 
 
-def request(name="r", **changes):
+def request(name="r", attempt=0, emitted=(), **changes):
+    asked = ask(name, [1, 2, 3], max_tokens=TOKENS, **changes)
+    return replace(asked, kept=Kept(b"context", attempt), emitted=emitted)
+
+
+def plain(name="control", **changes):
     return ask(name, [1, 2, 3], max_tokens=TOKENS, **changes)
 
 
@@ -61,16 +69,16 @@ def request(name="r", **changes):
 async def test_another_gateway_goes_on_from_any_token(known):
     """From none to all of them, while it runs and after it has ended."""
     async with worker() as (engine, _):
-        control = (await read(engine.generate(request("control"))))[0]
+        control = (await read(engine.generate(plain("control"))))[0]
         first, second = await gateway(engine), await gateway(engine)
-        stream = first.generate_kept(request())
+        stream = first.generate(request())
         if known % 2:
             await read(stream)  # to its end
         else:
             await tokens_of(stream, max(1, known))
         await die(first)
         log = tuple(control.tokens[:known])
-        rest = await read(second.attach(replace(request(), emitted=(log,)), 1))
+        rest = await read(second.attach(request(attempt=1, emitted=(log,))))
         assert [*log, *rest[0].tokens] == control.tokens
         assert rest[0].finish == control.finish
         await second.stop(0)
@@ -80,9 +88,9 @@ async def test_the_engine_computes_a_kept_request_once():
     """What was told before is told again from memory: no step is taken twice."""
     async with worker(steps=6) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        told = await tokens_of(first.generate_kept(request()), 5)
+        told = await tokens_of(first.generate(request()), 5)
         await die(first)
-        rest = second.attach(request(), 1)
+        rest = second.attach(request(attempt=1))
         assert (await tokens_of(rest, 5))[:5] == told[:5]
         gate.open()
         await read(rest)
@@ -93,13 +101,13 @@ async def test_the_engine_computes_a_kept_request_once():
 async def test_every_choice_is_told_from_where_it_was():
     """One of three had ended above the engine, and stays so."""
     async with worker() as (engine, _):
-        control = await read(engine.generate(request("control", n=3, temperature=1.0, seed=5)))
+        control = await read(engine.generate(plain("control", n=3, temperature=1.0, seed=5)))
         first, second = await gateway(engine), await gateway(engine)
         asked = request(n=3, temperature=1.0, seed=5)
-        await anext(first.generate_kept(asked))
+        await anext(first.generate(asked))
         await die(first)
         logs = (tuple(control[0].tokens[:4]), None, ())
-        rest = await read(second.attach(replace(asked, emitted=logs), 1))
+        rest = await read(second.attach(replace(asked, kept=Kept(b"", 1), emitted=logs)))
         assert set(rest) == {0, 2}
         assert [*control[0].tokens[:4], *rest[0].tokens] == control[0].tokens
         assert rest[2].tokens == control[2].tokens
@@ -108,15 +116,15 @@ async def test_every_choice_is_told_from_where_it_was():
 
 async def test_without_anybody_it_ends_after_its_time():
     """The engine is free again, and nobody can attach any more."""
-    async with worker(kept_s=0.2, steps=3) as (engine, gate):
+    async with worker(keeping=Keeping(0.2, 0.2), steps=3) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        await anext(first.generate_kept(request()))
+        await anext(first.generate(request()))
         await die(first)
         gate.open()
         await until(lambda: engine.inner.load().blocks_used == 0 and not engine.inner._boxes)
         await until(lambda: not engine.server._runs._kept)
         with pytest.raises(RequestUnknown):
-            await read(second.attach(request(), 1))
+            await read(second.attach(request(attempt=1)))
         await second.stop(0)
 
 
@@ -124,12 +132,12 @@ async def test_what_is_not_kept_ends_with_its_session():
     """As ever."""
     async with worker(steps=3) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        await anext(first.generate(request()))
+        await anext(first.generate(plain("r")))
         await die(first)
         await until(lambda: not engine.server._runs.busy)
         gate.open()
         with pytest.raises(RequestUnknown):
-            await read(second.attach(request(), 1))
+            await read(second.attach(request(attempt=1)))
         await second.stop(0)
 
 
@@ -137,18 +145,18 @@ async def test_a_gateway_that_hung_cannot_take_it_back():
     """The later attempt holds it; the earlier ones hear so once, and an equal one is refused."""
     async with worker(steps=4) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        hung = first.generate_kept(request())
+        hung = first.generate(request())
         told = await tokens_of(hung, 2)
-        taken = second.attach(replace(request(), emitted=(tuple(told),)), 1)
+        taken = second.attach(request(attempt=1, emitted=(tuple(told),)))
         with pytest.raises(RequestTaken):
             await read(hung)
         with pytest.raises(RequestTaken):
-            await read(first.attach(request(), 1))
+            await read(first.attach(request(attempt=1)))
         gate.open()
         rest = await read(taken)
-        control = (await read(engine.generate(request("control"))))[0]
+        control = (await read(engine.generate(plain("control"))))[0]
         assert [*told, *rest[0].tokens] == control.tokens
-        again = await read(first.attach(request(), 2))
+        again = await read(first.attach(request(attempt=2)))
         assert again[0].tokens == control.tokens
         await first.stop(0)
         await second.stop(0)
@@ -158,44 +166,102 @@ async def test_who_knows_more_than_was_told_is_refused():
     """The worker cannot tell what lies behind tokens that it never said."""
     async with worker(steps=2) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        await anext(first.generate_kept(request()))
+        await anext(first.generate(request()))
         await die(first)
         with pytest.raises(RequestUnknown):
-            await read(second.attach(replace(request(), emitted=(tuple(range(20)),)), 1))
+            await read(second.attach(request(attempt=1, emitted=(tuple(range(20)),))))
         with pytest.raises(RequestUnknown):
-            await read(second.attach(replace(request(), n=2), 2))
+            await read(second.attach(request(attempt=2, n=2)))
         gate.open()
         await second.stop(0)
 
 
-@pytest.mark.parametrize("way", ["release", "close", "stop"])
+@pytest.mark.parametrize("way", ["close", "stop"])
 async def test_what_needs_no_keeping_is_forgotten(way):
-    """Released after its end, closed before it, or left by a gateway that stops in order."""
-    async with worker(steps=None if way == "release" else 3) as (engine, gate):
+    """Closed before its end, or left by a gateway that stops in order."""
+    async with worker(steps=3) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
-        stream = first.generate_kept(request())
+        stream = first.generate(request())
         await anext(stream)
-        if way == "release":
-            await read(stream)
-            first.release(stream.request.id)
-        elif way == "close":
-            await stream.aclose()
-        else:
-            await first.stop(0)
+        await (stream.aclose() if way == "close" else first.stop(0))
         gate.open()
         await until(lambda: not engine.server._runs._kept and not engine.server._runs.busy)
         await until(lambda: engine.inner.load().blocks_used == 0)
         with pytest.raises(RequestUnknown):
-            await read(second.attach(request(), 1))
+            await read(second.attach(request(attempt=1)))
         for remote in (first, second):
             await remote.stop(0)
+
+
+async def test_a_reader_may_leave_and_come_back():
+    """Detached, it is kept as if the session had broken; the gateway lives on."""
+    async with worker(steps=4) as (engine, gate):
+        first = await gateway(engine)
+        stream = first.generate(request())
+        told = await tokens_of(stream, 2)
+        first.detach(stream.request.id)
+        with pytest.raises(EngineUnavailable):
+            await read(stream)
+        gate.open()
+        rest = await read(first.attach(request(attempt=1, emitted=(tuple(told),))))
+        control = (await read(engine.generate(plain())))[0]
+        assert [*told, *rest[0].tokens] == control.tokens
+        await first.stop(0)
+
+
+async def test_whoever_asks_is_told_what_is_kept():
+    """The attempt that holds it, and the context; nothing of others."""
+    async with worker() as (engine, _):
+        first, second = await gateway(engine), await gateway(engine)
+        await read(first.generate(request(attempt=3)))
+        await read(first.generate(plain("other")))
+        assert await second.find("r") == Kept(b"context", 3)
+        assert await second.find("other") is None
+        assert await second.find("nobody's") is None
+        await read(second.attach(request(attempt=5)))
+        assert await first.find("r") == Kept(b"context", 5)
+        for remote in (first, second):
+            await remote.stop(0)
+        assert await first.find("r") is None
+
+
+async def test_what_comes_back_to_a_worker_that_kept_it_takes_its_place():
+    """A stream that has moved twice; an attempt that is not later is refused."""
+    async with worker(steps=4) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        hung = first.generate(request(attempt=1))
+        told = await tokens_of(hung, 2)
+        back = second.generate(request(attempt=2, emitted=(tuple(told),)))
+        with pytest.raises(RequestTaken):
+            await read(hung)
+        with pytest.raises(RequestTaken):
+            await read(first.generate(request(attempt=2)))
+        gate.open()
+        control = (await read(engine.generate(plain())))[0]
+        assert [*told, *(await read(back))[0].tokens] == control.tokens
+        for remote in (first, second):
+            await remote.stop(0)
+
+
+async def test_what_has_ended_is_kept_within_bounds(monkeypatch):
+    """The oldest goes first; what runs does not count."""
+    monkeypatch.setattr(worker_runs, "_KEPT_BYTES", 5_000)
+    async with worker() as (engine, _):
+        first = await gateway(engine)
+        for number in range(6):
+            await read(first.generate(request(f"r{number}")))
+        await until(lambda: not engine.server._runs.busy)
+        kept = [number for number in range(6) if await first.find(f"r{number}") is not None]
+        assert kept in ([4, 5], [3, 4, 5])
+        assert engine.server._runs._bytes <= 5_000
+        await first.stop(0)
 
 
 async def test_a_drain_waits_for_what_is_kept_and_runs():
     """It may still be attached to; the worker ends when that has ended."""
     async with worker(steps=3) as (engine, gate):
         first = await gateway(engine)
-        await anext(first.generate_kept(request()))
+        await anext(first.generate(request()))
         await die(first)
         await until(lambda: all(run.heard_by is None for run in engine.server._runs._running))
         engine.server.drain()
@@ -203,9 +269,9 @@ async def test_a_drain_waits_for_what_is_kept_and_runs():
         await asyncio.sleep(0.05)
         assert not drained.done()
         with pytest.raises(EngineUnavailable, match="draining"):
-            await read(engine.generate(request("late")))
+            await read(engine.generate(plain("late")))
         second = await gateway(engine)
-        rest = second.attach(request(), 1)
+        rest = second.attach(request(attempt=1))
         told = await tokens_of(rest, 1)
         gate.open()
         assert len([*told, *(await read(rest))[0].tokens]) == TOKENS

@@ -11,6 +11,7 @@ from engines.kv_changes import KvSource
 from engines.remote import RemoteEngine
 from engines.wire.facts import WorkerFacts
 from engines.worker import WorkerServer
+from engines.worker_runs import Keeping
 
 TOKEN = "a token of this test"
 
@@ -18,14 +19,14 @@ TOKEN = "a token of this test"
 class Hosted:
     """The `Engine` that a gateway sees; `inner` is the one that computes."""
 
-    def __init__(self, inner, limits, *, on_death=None, kept_s=15.0):
+    def __init__(self, inner, limits, *, on_death=None, keeping=None):
         self.inner = inner
         self.facts = WorkerFacts(inner.info, limits, "0", 7, frozenset({3}), grammars=True)
         if isinstance(inner, KvSource):
             self.facts = replace(self.facts, kv_namespace=inner.kv_namespace)
         self.folder = tempfile.TemporaryDirectory(prefix="penstock-")
         self.address = f"unix:{Path(self.folder.name) / 'worker'}"
-        self.server = WorkerServer(inner, self.facts, token=TOKEN, kept_s=kept_s)
+        self.server = WorkerServer(inner, self.facts, token=TOKEN, keeping=keeping or Keeping())
         self.remote = RemoteEngine(self.address, token=TOKEN, on_death=on_death)
 
     @property

@@ -94,14 +94,12 @@ class CommandFrame(_message.Message):
     def __init__(self, submits: _Optional[_Iterable[_Union[Submit, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., attaches: _Optional[_Iterable[_Union[Attach, _Mapping]]] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("handle", "request", "keep")
+    __slots__ = ("handle", "request")
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
-    KEEP_FIELD_NUMBER: _ClassVar[int]
     handle: int
     request: Request
-    keep: bool
-    def __init__(self, handle: _Optional[int] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., keep: bool = ...) -> None: ...
+    def __init__(self, handle: _Optional[int] = ..., request: _Optional[_Union[Request, _Mapping]] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("handle", "id", "attempt", "positions")
@@ -116,15 +114,17 @@ class Attach(_message.Message):
     def __init__(self, handle: _Optional[int] = ..., id: _Optional[str] = ..., attempt: _Optional[int] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Cancel(_message.Message):
-    __slots__ = ("handle", "choice")
+    __slots__ = ("handle", "choice", "detach")
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
     handle: int
     choice: int
-    def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ...) -> None: ...
+    detach: bool
+    def __init__(self, handle: _Optional[int] = ..., choice: _Optional[int] = ..., detach: bool = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted", "adapter", "extras", "tenant", "weight")
+    __slots__ = ("id", "prompt", "sampling", "n", "priority", "cache_salt", "pooled", "second", "emitted", "adapter", "extras", "tenant", "weight", "kept")
     class ExtrasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +145,7 @@ class Request(_message.Message):
     EXTRAS_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     sampling: Sampling
@@ -158,7 +159,16 @@ class Request(_message.Message):
     extras: _containers.ScalarMap[str, str]
     tenant: bytes
     weight: int
-    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ..., adapter: _Optional[str] = ..., extras: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[bytes] = ..., weight: _Optional[int] = ...) -> None: ...
+    kept: Kept
+    def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., n: _Optional[int] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., pooled: bool = ..., second: _Optional[int] = ..., emitted: _Optional[_Iterable[_Union[Emitted, _Mapping]]] = ..., adapter: _Optional[str] = ..., extras: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[bytes] = ..., weight: _Optional[int] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ...) -> None: ...
+
+class Kept(_message.Message):
+    __slots__ = ("context", "attempt")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    attempt: int
+    def __init__(self, context: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Emitted(_message.Message):
     __slots__ = ("ended", "tokens")
@@ -361,3 +371,19 @@ class KvChange(_message.Message):
     stored: bytes
     tier: int
     def __init__(self, removed: _Optional[bytes] = ..., stored: _Optional[bytes] = ..., tier: _Optional[int] = ...) -> None: ...
+
+class FindRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class FindReply(_message.Message):
+    __slots__ = ("found", "attempt", "context")
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    found: bool
+    attempt: int
+    context: bytes
+    def __init__(self, found: bool = ..., attempt: _Optional[int] = ..., context: _Optional[bytes] = ...) -> None: ...

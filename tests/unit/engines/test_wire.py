@@ -20,6 +20,7 @@ from engines.api import (
     Finish,
     FinishReason,
     GenerationRequest,
+    Kept,
     RequestId,
     Sampling,
     ThinkingBudget,
@@ -83,6 +84,9 @@ REQUEST = st.builds(
     emitted=st.lists(st.none() | TOKENS, max_size=3).map(tuple),
     adapter=st.text(),
     extras=EXTRAS,
+    tenant=st.binary(),
+    weight=st.integers(1, 2**32 - 1).map(lambda hundredths: hundredths / 100),
+    kept=st.none() | st.builds(Kept, st.binary(), COUNT),
 )
 LOGPROBS = st.builds(TokenLogprobs, VALUE, st.lists(st.tuples(TOKEN, VALUE), max_size=3).map(tuple))
 FINISH = st.builds(Finish, st.sampled_from(FinishReason), COUNT, st.none() | TOKEN)
