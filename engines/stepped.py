@@ -74,7 +74,7 @@ class _Stop:
     """The last message."""
 
 
-_Message = GenerationRequest | _Abort | _FollowKv | DiskAnswer | _Stop
+Message = GenerationRequest | _Abort | _FollowKv | DiskAnswer | _Stop
 _Told = tuple[StepOutcome, list[KvChange]]  # by a step
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
 _LAST_STEP_S = 5.0  # a step takes milliseconds to a second; longer means a stuck device
@@ -97,7 +97,7 @@ class SteppedEngine:
         runner: StepRunner,
         *,
         grammars: GrammarCompiler | None = None,
-        keeper: Keeper[_Message] | None = None,
+        keeper: Keeper[Message] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         if keeper is not None and not isinstance(runner, MovesBlocks):
@@ -116,7 +116,7 @@ class SteppedEngine:
         self._scheduler = Scheduler(limits, pool, namespace=self._namespace, tiers=tiers)
         self._telling: KvTelling | None = None  # the engine thread's; there for a listener
         self._kv_listener: KvListener | None = None
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._boxes: dict[RequestId, Mailbox] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -334,7 +334,7 @@ class SteppedEngine:
                 case _:
                     self._take(message)
 
-    def _take(self, message: _Message) -> None:
+    def _take(self, message: Message) -> None:
         match message:
             case GenerationRequest():
                 self._scheduler.add(message)

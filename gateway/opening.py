@@ -19,9 +19,12 @@ from engines.errors import ModelRejected
 from engines.grammar.compiler import GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
 from engines.limits import Limits
-from engines.step import StepRunner
-from engines.stepped import SteppedEngine
+from engines.step import MovesBlocks, StepRunner
+from engines.stepped import Message, SteppedEngine
 from engines.text.model_files import read_text
+from engines.tiers.fingerprint import fingerprint
+from engines.tiers.keeper import Keeper
+from engines.tiers.opening import TierBudget, open_keeper
 from gateway.free_memory import free_memory_bytes
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 from gateway.model_directory import TextSide, read_text_side
@@ -80,6 +83,11 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
     openers = {"torch": _open_torch, "ledger": _open_ledger}
     if settings.engine in openers:
         return openers[settings.engine](path, settings, report, on_death)
+    if settings.kv_host_memory or settings.kv_disk_dir is not None:
+        raise ModelRejected(
+            f"--kv-host-memory and --kv-disk-dir are for blocks of our own; --engine"
+            f" {settings.engine} keeps its own: configure its tiers in --engine-config"
+        )
     from gateway.self_batching import OPENERS
 
     report("reading tokenizer")
@@ -95,6 +103,7 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
         from engines.torch.encoders import is_encoder
+        from engines.torch.identity import kv_fingerprint
         from engines.torch.loading import open_model
     except ImportError as error:
         raise ModelRejected(
@@ -120,7 +129,10 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         embeds=Embeds(facts.recipe.size(facts.hidden_size), facts.recipe.normalise),
     )
     limits = _limits(settings, info)
-    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
+    keeper = _keeper(settings, runner, lambda: kv_fingerprint(path, loaded, settings.block_size))
+    engine = SteppedEngine(
+        info, limits, runner, grammars=grammars, keeper=keeper, on_death=on_death
+    )
     sizes = Sizes(kv, limits, ends, grammars is not None)
     return Loaded(engine, text, lambda: sizes)
 
@@ -171,7 +183,9 @@ def _open_encoder(
         ranks=facts.ranks,
     )
     limits = _limits(settings, info, whole_prompts=True)
-    engine = SteppedEngine(info, limits, EncoderRunner(loaded), on_death=on_death)
+    runner = EncoderRunner(loaded)
+    keeper = _keeper(settings, runner, bytes)  # none, but it says so
+    engine = SteppedEngine(info, limits, runner, keeper=keeper, on_death=on_death)
     return Loaded(engine, text, lambda: Sizes(kv, limits))
 
 
@@ -204,9 +218,24 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
         embeds=Embeds(VECTOR_SIZE, normalised=True),
     )
     limits = _limits(settings, info)
-    engine = SteppedEngine(info, limits, runner, grammars=grammars, on_death=on_death)
+    keeper = _keeper(settings, runner, lambda: fingerprint("ledger", str(settings.block_size)))
+    engine = SteppedEngine(
+        info, limits, runner, grammars=grammars, keeper=keeper, on_death=on_death
+    )
     sizes = Sizes(kv, limits, grammars=grammars is not None)
     return Loaded(engine, text, lambda: sizes)
+
+
+def _keeper(
+    settings: Settings, runner: StepRunner, of: Callable[[], bytes]
+) -> Keeper[Message] | None:
+    """What keeps what the cache evicts, if that is asked for; blocks while weights are digested."""
+    budget = TierBudget(settings.kv_host_memory, settings.kv_disk_dir, settings.kv_disk_bytes)
+    if isinstance(runner, MovesBlocks):
+        return open_keeper(budget, runner.block_bytes, of)
+    if budget.host_bytes:
+        _log.warning("--kv-host-memory does nothing for a model that does not generate")
+    return None
 
 
 def _grammars(path: Path, vocab_size: int, ends: frozenset[int]) -> GrammarCompiler | None:

@@ -99,6 +99,18 @@ class Settings:
         0, byte_count(), "Memory of the KV cache; 0: a quarter of what is free, at most 4 GiB",
         group="capacity", unit="bytes",
     )  # fmt: skip
+    kv_host_memory: int = _setting(
+        0, byte_count(), "Memory for KV blocks that the cache has no room for; 0: none is kept",
+        group="capacity", unit="bytes",
+    )  # fmt: skip
+    kv_disk_dir: Path | None = _setting(
+        None, path(), "Folder for those that --kv-host-memory has no room for; each worker's own",
+        group="capacity",
+    )  # fmt: skip
+    kv_disk_bytes: int = _setting(
+        16 << 30, byte_count(), "Size of what each worker keeps there", group="capacity",
+        unit="bytes",
+    )  # fmt: skip
     max_step_tokens: int = _setting(
         512, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
         unit="tokens",
@@ -229,7 +241,8 @@ _BOTH = frozenset(
 )
 _ENGINE = frozenset(
     {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
-    | {"kv_cache_memory", "max_step_tokens", "step_timeout_s"}
+    | {"kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
+    | {"max_step_tokens", "step_timeout_s"}
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
 _ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})

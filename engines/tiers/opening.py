@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from engines.errors import ModelRejected
 from engines.step import BlockBytes
@@ -14,6 +14,7 @@ from engines.tiers.places import UnsafeFolder, remove_abandoned, take_place
 from kvcache.tiers import Tiers
 
 _log = logging.getLogger(__name__)
+Message = TypeVar("Message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class TierBudget:
 
 def open_keeper(
     budget: TierBudget, block_bytes: int, fingerprint: Callable[[], bytes]
-) -> Keeper[Any] | None:
+) -> Keeper[Message] | None:
     """The keeper of these tiers, with what its folder has already; None where none is asked for.
 
     `fingerprint` gives 16 bytes that differ wherever the same tokens may give other contents; it
