@@ -59,6 +59,8 @@ class Limits:
             raise InvalidRequest(
                 f"a prompt token is outside the vocabulary of {self.vocab_size}", param="prompt"
             )
+        if not 0 < request.weight < math.inf:
+            raise InvalidRequest("the weight must be finite and above 0", param="weight")
         self._check_length(request)
         self._check_sampling(request.sampling)
         self._check_emitted(request)

@@ -8,9 +8,9 @@ Four verbs: `add`, `abort`, `plan`, `apply`. Plans and applies alternate; adds a
 between an apply and the next plan, when nothing is in flight.
 
 Order within a step: every decoding sequence (one row each), then sequences that are behind, then
-the waiting line. When a decoding sequence needs a block and none is free, the least senior running
-sequence (lowest priority, then youngest) gives all its blocks back and waits at the front; what it
-had computed usually survives in the prefix cache until others need the room.
+the waiting line; but those first whose tenant was served least (docs/adr/0012). When a decoding
+sequence needs a block and none is free, the least senior running one (lowest priority, then
+youngest) gives all its back and waits at the front; the cache usually keeps what it had computed.
 
 All of it stands in one file, since every part works on the same lanes and under the same invariants
 (docs/testing.md): cut apart, each piece would have to restate them.
@@ -23,10 +23,11 @@ computed, never as a chunk. (The third, never to run a step of one row, is the r
 
 import numpy as np
 
-from engines.api import Finish, FinishReason, GenerationRequest, RequestId
+from engines.api import GenerationRequest, RequestId
 from engines.lanes import Lanes
 from engines.limits import Limits
-from engines.outcome import Counters, StepOutcome
+from engines.metering import Meter
+from engines.outcome import Counters, StepOutcome, ended
 from engines.plan_writer import PlanWriter
 from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
@@ -56,9 +57,10 @@ class Scheduler:
     ) -> None:
         self.limits = limits
         self.pool = pool
-        self.waiting = WaitingLine(limits.ageing_steps)
         self.counters = Counters()
         self._lanes = Lanes(limits)
+        self._meter = Meter(limits, self._lanes)
+        self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
@@ -78,7 +80,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether the next plan has rows."""
-        return bool(self._running or len(self.waiting))
+        return bool(self._running or self.waiting)
 
     def tables(self) -> dict[tuple[RequestId, int], list[int]]:
         """The block table of every running choice: for audits."""
@@ -90,7 +92,8 @@ class Scheduler:
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
         namespace = within(self._namespace, salt=request.cache_salt, adapter=request.adapter)
-        heads = open_choices(request, namespace, self._arrivals, self.counters.steps)
+        account = self._meter.service.enter(request.tenant)
+        heads = open_choices(request, namespace, account, self._arrivals, self.counters.steps)
         self._arrivals += 1
         self._open[request.id] = [member for head in heads for member in head.group]
         for head in heads:
@@ -115,12 +118,13 @@ class Scheduler:
         self._writer.begin()
         self._advances, self._parting = [], []
         self._reserve()
-        for sequence in self._plan_decoding():
+        self._displace()
+        behind = self._plan_decoding()
+        self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
+        for sequence in sorted(behind, key=self._meter.turn):
+            self._plan_line(before=sequence)
             self._plan_behind(sequence)
-        while (head := self.waiting.head()) and self._budget >= _SMALLEST_BUDGET:
-            if not self._admit(head):
-                break
-            self._plan_behind(head)
+        self._plan_line()
         plan = self._writer.plan(self._copies, self._starts)
         self._copies, self._starts = [], []
         return plan if self._moves is None else self._moves.plan(plan)
@@ -141,8 +145,9 @@ class Scheduler:
             index: self._lanes.append_forced(int(lanes[index]), tokens)
             for index, tokens in result.forced.items()
         }
+        self._meter.output(lanes, forced)
         sequences = self._lanes.occupants(lanes)
-        finishes = self._finishes(lanes, result.tokens)
+        finishes = ended(self._lanes, lanes, result.tokens)
         outcome = StepOutcome(sequences, result.tokens.tolist(), forced, finishes, result)
         gone = [sequences[index] for index in finishes]
         if self._parting:  # some may have been aborted while they could not end yet
@@ -206,6 +211,19 @@ class Scheduler:
         self._leave(sequence)
         self.waiting.push(sequence)
 
+    def _displace(self) -> None:
+        """Have a tenant with more than its share of lanes give one to a tenant that is due."""
+        head = self.waiting.head(self.counters.steps)
+        if head is None or not self._is_short(head):
+            return
+        if victim := self._meter.displaced_by(head, self._running):
+            victim.displaced = True
+            self._preempt(victim)
+
+    def _is_short(self, head: Sequence) -> bool:
+        blocks = self.limits.blocks_for(len(head.log))
+        return self._lanes.free < len(head.group) or self.pool.free < blocks
+
     def _leave(self, sequence: Sequence) -> None:
         """Take the lanes and blocks of a running sequence (and of its followers) back."""
         self._running.remove(sequence)
@@ -225,7 +243,7 @@ class Scheduler:
             self._writer.single_rows(ready, lanes.computed[ready])
             self._writer.sample_singles(ready)
             self._advances.append((ready, 1))
-        return sorted(lanes.occupants(running[~single]), key=_seniority)
+        return lanes.occupants(running[~single])
 
     def _plan_behind(self, sequence: Sequence) -> None:
         """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
@@ -235,6 +253,7 @@ class Scheduler:
         chunk = _chunk(prompt_left, self._budget)
         if chunk:
             self._writer.run(lane, start, chunk)
+            self._meter.prompt(sequence, start + chunk)
         end = start + chunk
         if chunk == prompt_left and end < length:
             end += self._replay(lane, end, min(length - end, self._budget))
@@ -264,7 +283,7 @@ class Scheduler:
         need = self.limits.blocks_for(len(head.log)) - len(hit)
         if need > self.pool.free - self.pool.idle(hit):
             return False
-        self.waiting.pop()
+        self.waiting.take(head)
         found = len(hit) + len(kept)
         self._count_hit(head, found * self.limits.block_size)
         lanes = self._lanes
@@ -288,6 +307,13 @@ class Scheduler:
             for index in range(start, start + len(kept)):
                 self._seal_block(lane, index)
             self._moves.restore(self._lanes.blocks(lane)[start : start + len(kept)], kept)
+
+    def _plan_line(self, before: Sequence | None = None) -> None:
+        """Let in who waits, while there is room; `before` a running one only who is due first."""
+        while self._budget >= _SMALLEST_BUDGET and (head := self.waiting.head(self.counters.steps)):
+            if not (before is None or self._meter.is_due(head, before)) or not self._admit(head):
+                return
+            self._plan_behind(head)
 
     def _hit(self, sequence: Sequence) -> tuple[list[int], list[BlockBytes]]:
         """Cached blocks, and contents of those that follow in slower tiers.
@@ -345,18 +371,6 @@ class Scheduler:
             lanes.running[follower.lane] = True
             self._running.append(follower)
 
-    def _finishes(self, lanes: Int32Array, tokens: Int32Array) -> dict[int, Finish]:
-        finishes = {}
-        for index in self._lanes.maybe_ended(lanes, tokens).tolist():
-            lane, token = int(lanes[index]), int(tokens[index])
-            (sequence,) = self._lanes.occupants([lane])
-            generated = int(self._lanes.length[lane]) - sequence.prompt_len
-            if token in sequence.request.sampling.stop_tokens:
-                finishes[index] = Finish(FinishReason.STOP, generated, token)
-            elif self._lanes.length[lane] >= self._lanes.limit[lane]:
-                finishes[index] = Finish(FinishReason.LENGTH, generated)
-        return finishes
-
     def _drop(self, sequence: Sequence) -> None:
         """Forget a sequence (with its followers) and free all it holds."""
         if sequence in self._running:
@@ -367,6 +381,7 @@ class Scheduler:
         choices.remove(sequence)
         if not choices:
             del self._open[sequence.request.id]
+            self._meter.service.leave(sequence.account)
 
 
 def _seniority(sequence: Sequence) -> tuple[int, int, int]:

@@ -25,9 +25,12 @@ class Sequence:
     step: int  # the scheduler's step count at arrival, for ageing
     log: Int32Array  # tokens known so far; stale while a lane holds the live copy
     namespace: bytes  # where its prefixes are shared
+    account: int  # of its tenant, see engines.fairness
     lane: int = NO_LANE
+    charged: int = 0  # prompt tokens that its tenant has been charged for, or spared
     cached: int = 0  # prompt tokens found in the cache when first admitted
     admitted: bool = False  # was admitted once
+    displaced: bool = False  # gave its lane to another tenant: it waits in that order
     ended: bool = False  # the reader wants no more of it
     followers: list["Sequence"] = field(default_factory=list)
     names: list[BlockName] = field(default_factory=list)  # of its blocks, where tiers look them up
@@ -56,7 +59,7 @@ class Sequence:
 
 
 def open_choices(
-    request: GenerationRequest, namespace: bytes, arrival: int, step: int
+    request: GenerationRequest, namespace: bytes, account: int, arrival: int, step: int
 ) -> list[Sequence]:
     """The sequences of a new request, each with those that follow it.
 
@@ -64,7 +67,7 @@ def open_choices(
     looks like a preempted sequence that comes back, and shares its prompt by the prefix cache.
     """
     choices = [
-        Sequence(request, choice, arrival, step, _known(request, log), namespace)
+        Sequence(request, choice, arrival, step, _known(request, log), namespace, account)
         for choice, log in enumerate(request.logs)
         if log is not None
     ]

@@ -4,7 +4,7 @@ The ledger says what each request must answer, from its tokens alone; the machin
 aborts and clears in any order and compares. See docs/testing.md for the list of invariants.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -103,10 +103,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         n=st.sampled_from([1, 1, 2, 3]),
         priority=st.integers(-1, 1),
         salt=st.sampled_from([b"", b"", b"other"]),
+        whose=st.sampled_from([(b"", 1.0), (b"", 1.0), (b"a", 0.5), (b"b", 3.0)]),
     )
-    def add(self, prompt, sampling, n, priority, salt):
+    def add(self, prompt, sampling, n, priority, salt, whose):
         rid = RequestId(f"r{self.count}")
         request = GenerationRequest(rid, tuple(prompt), sampling, n, priority, salt)
+        request = replace(request, tenant=whose[0], weight=whose[1])
         try:
             self.limits.check(request)
         except InvalidRequest:
@@ -172,7 +174,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_gone(self, choices):
         """Nothing of these is held or waits (I9)."""
-        line = {(e[-1].request.id, e[-1].choice) for e in self.scheduler.waiting._heap}
+        line = {(e.request.id, e.choice) for e in self.scheduler.waiting}
         left = choices & (line | set(self.scheduler.tables()))
         assert not left, "an aborted choice is still there"
 
@@ -189,7 +191,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.broken = True  # until the step is through: teardown must not hide what failed first
         before = dict(self.scheduler.tables())
         preempted = self.scheduler.counters.preemptions
-        line = [entry[-1] for entry in self.scheduler.waiting._heap if entry[-1].admitted]
+        line = [each for each in self.scheduler.waiting if each.admitted]
+        line = [each for each in line if not each.displaced]
         plan = self.scheduler.plan()
         self._check_returns(line)
         self._check_plan(plan)
@@ -235,11 +238,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not count:
             return
         running = {(s.request.id, s.choice): s for s in self.scheduler._running}
-        waiting = {(e[-1].request.id, e[-1].choice): e[-1] for e in self.scheduler.waiting._heap}
+        waiting = {(e.request.id, e.choice): e for e in self.scheduler.waiting}
         victims = [waiting[key] for key in before if key in waiting]
         kept = [running[key] for key in before if key in running]
         for victim in victims:
             for sequence in kept:
+                if victim.displaced and victim.account != sequence.account:
+                    continue  # for another tenant: of its own it is the least senior
                 assert _seniority(victim) > _seniority(sequence), "a senior was preempted"
 
     def _check_returns(self, line):
@@ -255,17 +260,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         return (aged, sequence.arrival, sequence.choice)
 
     def _check_admissions(self, plan):
-        """No request is admitted while one that should go first still waits (no overtaking)."""
+        """No request is admitted while one of its tenant that should go first still waits."""
         running = {s.request.id: s for s in self.scheduler._running}
         fresh = [t for t in self.tracked.values() if not t.admitted and t.request.id in running]
-        line = [entry[-1] for entry in self.scheduler.waiting._heap]
+        line = list(self.scheduler.waiting)
         for tracked in fresh:
             tracked.admitted = True
             self._count_hit(tracked, running[tracked.request.id])
             for sequence in line:
                 other = self.tracked.get(sequence.request.id)
-                assert other is None or not other.admitted, "a newcomer went before a preempted one"
-                assert other is None or self._turn(tracked) < self._turn(other), "overtaken"
+                preempted = sequence.admitted and not sequence.displaced
+                assert not preempted, "a newcomer went before a preempted one"
+                if (
+                    other is not None
+                    and not other.admitted
+                    and other.request.tenant == tracked.request.tenant
+                ):
+                    assert self._turn(tracked) < self._turn(other), "overtaken"
         counters = self.scheduler.counters
         assert (counters.prefix_hit_tokens, counters.prefix_query_tokens) == (self.hits, self.asked)
         self._check_work_conserving(plan)
@@ -286,7 +297,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_work_conserving(self, plan):
         """The head of the line waits only for a lane, for blocks, or for budget (I10)."""
-        head = self.scheduler.waiting.head()
+        head = self.scheduler.waiting.head(self.scheduler.counters.steps)
         if head is None or self.limits.tokens_per_step - plan.rows < 3:
             return
         hit = self.scheduler.pool.match(head.namespace, head.log[:-1])
