@@ -237,6 +237,19 @@ def test_what_is_cached_is_weighed_against_load(loads, home):
     assert own.sent([*range(400)]) == home
 
 
+def test_of_a_line_counts_what_is_new():
+    """Where nine tenths of all prompts came from the cache, so will they of what waits."""
+    own = Set(PrefixAware)
+    own.engines["a"].has([*range(400)])
+    own.engines["a"].busy = EngineLoad(1, 0, 2000, 0, 64, prefix_query_tokens=100)
+    assert own.sent([*range(400)]) == "b"
+    own = Set(PrefixAware)
+    own.engines["a"].has([*range(400)])
+    load = EngineLoad(1, 0, 2000, 0, 64, prefix_query_tokens=100, prefix_hit_tokens=90)
+    own.engines["a"].busy = load
+    assert own.sent([*range(400)]) == "a"
+
+
 def test_who_is_gone_has_nothing_and_is_not_heard():
     """Another one under its name begins with nothing."""
     own = Set(PrefixAware)
