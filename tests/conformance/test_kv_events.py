@@ -8,11 +8,12 @@ import pytest
 
 from engines.kv_changes import KvChange
 from engines.kv_feed import KvFeed
-from engines.kv_log import KvLog
+from engines.kv_log import KvLog, Tail
 from engines.wire.channels import KV_EVENTS, SERVICE, bind, channel, metadata, server
 from engines.wire.facts import WorkerFacts
-from engines.wire.kv import batch_message
+from engines.wire.kv import batch_message, batch_of
 from engines.wire.pb import penstock_engine_pb2 as pb
+from engines.worker import WorkerServer
 from kvcache.naming import chain, prompt_names, root_name, within
 from tests.support.engines import ask, limits_for, read, running, stepped
 from tests.support.fake_engine import FakeEngine
@@ -155,6 +156,50 @@ async def test_a_draining_worker_ends_the_calls_at_once():
         engine.server.drain()
         async with asyncio.timeout(5):
             await engine.server.stop(60)
+
+
+class Told(FakeEngine):
+    """An engine whose cache changes as a test says."""
+
+    kv_namespace = b"of a test"
+
+    def follow_kv(self, listener):
+        self.tell = listener
+
+
+async def test_a_reader_that_does_not_read_is_told_the_whole_when_it_does(tmp_path):
+    """Nothing waits for it but what gRPC holds; another reader is up to date meanwhile."""
+    inner = Told()
+    facts = WorkerFacts(inner.info, limits_for(), "0", 7, kv_namespace=inner.kv_namespace)
+    worker = WorkerServer(inner, facts, token=TOKEN)
+    address = await worker.start(f"unix:{tmp_path}/worker")
+    lines = [channel(address, None), channel(address, None)]
+    ask_for = lines[0].unary_stream(
+        KV_EVENTS, pb.KvEventsRequest.SerializeToString, pb.KvBatch.FromString
+    )
+    call = ask_for(pb.KvEventsRequest(epoch=7), metadata=metadata(TOKEN))
+    slow, fast, tail = Mirror(), Mirror(), Tail(7)
+    for change in tail.take(batch_of(await call.read())):
+        slow(change)
+    feed = KvFeed(lines[1], facts, TOKEN)
+    feed.follow_kv(fast)
+    await until(lambda: fast.clears == 1)
+    names = [number.to_bytes(16) for number in range(400_000)]  # 6.4 MB of them
+    for start in range(0, len(names), 10_000):
+        inner.tell(KvChange(stored=tuple(names[start : start + 10_000])))
+        await until(lambda there=start + 10_000: len(fast.names) == there)
+    inner.tell(KvChange(removed=tuple(names[::2])))
+    await until(lambda: len(fast.names) == 200_000)
+    assert worker._kv._log._held <= 1 << 17
+    while slow.names != fast.names:
+        for change in tail.take(batch_of(await call.read())):
+            slow(change)
+    assert slow.clears == 2, "it was given a snapshot on the way"
+    call.cancel()
+    await feed.stop()
+    for line in lines:
+        await line.close()
+    await worker.stop(0)
 
 
 class Liar:

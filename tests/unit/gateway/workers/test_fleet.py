@@ -32,6 +32,19 @@ class Hosted(FakeEngine):
         return self.facts.info
 
 
+class Cache:
+    """Tells what is in the KV cache of a replica, once somebody listens."""
+
+    kv_namespace = b"of a test"
+
+    def __init__(self):
+        self.listener = None
+
+    def follow_kv(self, listener):
+        assert self.listener is None
+        self.listener = listener
+
+
 class FakeLink:
     """A place whose replica comes and goes as a test says."""
 
@@ -49,7 +62,8 @@ class FakeLink:
         outcome = self._outcomes.pop(0) if self._outcomes else Hosted()
         if isinstance(outcome, Exception):
             raise outcome
-        return Replica(outcome, 4096)
+        self.kv = Cache()
+        return Replica(outcome, 4096, self.kv)
 
     async def lost(self):
         return await self._gone.get()
@@ -80,9 +94,9 @@ class Seen:
 
 
 @asynccontextmanager
-async def fleet(*links):
+async def fleet(*links, **changes):
     seen = Seen()
-    settings = test_settings(model_dir=TOKENIZER_DIR)
+    settings = test_settings(model_dir=TOKENIZER_DIR, **changes)
     made = Fleet(settings, links, chance=lambda: 0.0, clock=lambda: seen.now, rest=seen.rest)
     try:
         yield made, seen
@@ -213,5 +227,36 @@ def test_closing_closes_every_link_and_leaves_no_task():
             await made.open(seen.watch())
         assert [link.closed for link in made._links] == [1, 1]
         assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("routing", ["prefix", "least-loaded", "round-robin", "sticky"])
+def test_caches_are_followed_by_those_who_route_by_them(routing):
+    """From the second replica on, and anew for each that comes back; nobody else listens."""
+
+    async def scenario():
+        links = FakeLink("a"), FakeLink("b")
+        gate = asyncio.Event()
+        opening = links[1].open
+
+        async def open_late(report):
+            await gate.wait()
+            return await opening(report)
+
+        links[1].open = open_late
+        async with fleet(*links, routing=routing) as (made, seen):
+            await made.open(seen.watch())
+            assert links[0].kv.listener is None
+            gate.set()
+            await until(lambda: made.up == 2)
+            listens = routing == "prefix"
+            assert [link.kv.listener is not None for link in links] == [listens] * 2
+            before = links[0].kv
+            links[0].lose()
+            await until(lambda: links[0].opened == 2 and made.up == 2)
+            assert links[0].kv is not before
+            assert (links[0].kv.listener is not None) == listens
+            assert made.placements.hits == 0
 
     asyncio.run(scenario())
