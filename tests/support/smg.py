@@ -137,7 +137,9 @@ class Servicer(rpc.TrtllmServiceServicer):
         )
         salt = str(request.cache_salt_id) if self.salts else None
         result = Result()
-        sequence = Sequence(list(request.tokenized.input_token_ids), params, salt, 0.5, result)
+        sequence = Sequence(
+            list(request.tokenized.input_token_ids), params, salt, 0.5, result=result
+        )
         self.open[request.request_id] = sequence
         self.simulator.submit(sequence)
         return result
@@ -211,7 +213,7 @@ class Served:
             "max_tokens": self._sizes["num_blocks"] * self._sizes["block_size"],
         }
         args = {"kv_cache_config": cache, "max_batch_size": self._sizes["max_running"]}
-        simulator = Simulator(args, VOCAB, self._kind.faults)
+        simulator = Simulator(args, VOCAB, self._kind.faults, {})
         simulator.gate = self.gate
         simulator._arrivals = 1  # the gate lets a first call through, which is not made here
         self.servicer = Servicer(simulator, self._kind.told, **self._kind.server)
