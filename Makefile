@@ -42,6 +42,12 @@ test-clients: $(STAMP)  ## real clients against a real server, each in its own e
 test-vllm: $(STAMP)  ## the engine contract over a real vLLM on this CPU; makes .vllm (3 GB) on first use
 	$(BIN)/python -m tests.support.vllm_environment
 
+tools:  ## install what tests use beyond Python (Redis), on Debian and as root; else they are skipped
+	@if ! command -v redis-server >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; \
+	then apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq --yes --no-install-recommends redis-server \
+		|| echo 'Redis could not be installed: its tests are skipped'; fi
+
 DEPLOY := .deploy
 DEPLOY_STAMP := $(DEPLOY)/.installed
 

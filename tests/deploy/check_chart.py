@@ -1,6 +1,7 @@
 """The chart: what it renders is valid, hangs together, and lets nobody do more than they must."""
 
 import copy
+import re
 
 import kubernetes_validate
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from tests.deploy.rendering import (
     CHART,
+    ROOT,
     VERSIONS,
     Refused,
     findings,
@@ -32,6 +34,7 @@ FULL = {
     },
     "worker": {
         "autoscaling": {"enabled": True, "maxReplicas": 6, "labels": {"service": "llm-gateway"}},
+        "cache": {"size": "20Gi", "storageClassName": "fast"},
         "nodeSelector": {"gpu": "yes"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
@@ -99,6 +102,7 @@ def test_helm_finds_nothing_to_say():
         {"redis": {"enabled": "yes"}},
         {"redis": {"url": "redis://:password@redis"}},
         {"model": {"path": "/models/m"}},
+        {"worker": {"cache": {"size": "twenty"}}},
         {"model": {"path": "/etc"}},
         {"secrets": {"apiKey": {"name": "Not A Name", "key": "k"}}},
         {"tls": {"certManager": {"duration": "a year"}}},
@@ -123,7 +127,7 @@ def test_pods_have_no_more_rights_than_they_need(values):
     assert account["automountServiceAccountToken"] is False
     pods = list(made.pods())
     assert len(pods) == 2
-    for _, pod, _ in pods:
+    for owner, pod, _ in pods:
         assert pod["serviceAccountName"] == account["metadata"]["name"]
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
@@ -139,7 +143,8 @@ def test_pods_have_no_more_rights_than_they_need(values):
         }
         assert container["resources"]["limits"]["memory"]
         writable = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
-        assert [mount["mountPath"] for mount in writable] == ["/tmp"]
+        cache = ["/cache"] if owner["spec"].get("volumeClaimTemplates") else []
+        assert [mount["mountPath"] for mount in writable] == ["/tmp", *cache]
 
 
 @each_case
@@ -147,10 +152,15 @@ def test_volumes_are_there_and_secrets_only_referred_to(values):
     """Every mount has a volume, and no Secret is made."""
     made = objects(values)
     assert not made.of("Secret")
-    for _, pod, _ in made.pods():
+    for owner, pod, _ in made.pods():
         (container,) = pod["containers"]
         mounted = {mount["name"] for mount in container["volumeMounts"]}
-        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        claims = owner["spec"].get("volumeClaimTemplates", [])
+        assert bool(claims) is (values is FULL and owner["kind"] == "StatefulSet")
+        assert mounted == {
+            *(volume["name"] for volume in pod["volumes"]),
+            *(claim["metadata"]["name"] for claim in claims),
+        }
         secret = [entry for entry in container["env"] if "secretKeyRef" in str(entry)]
         names = {entry["name"] for entry in secret}
         assert "PENSTOCK_WORKER_TOKEN" in names
@@ -347,3 +357,27 @@ def test_workers_scale_by_tokens_in_flight():
     told = yaml.safe_load((CHART / "files" / "adapter.yaml").read_text())["rules"]["external"]
     assert metric["external"]["metric"]["name"] in {rule["name"]["as"] for rule in told}
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "16384"}
+
+
+def test_the_page_shows_values_that_the_chart_takes():
+    """And makes the Secrets that the chart asks for."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    for version in VERSIONS:
+        validate(objects(yaml.safe_load(shown)), version)
+    for path, value in re.findall(r"--set ([\w.]+)=(\w+)", page):
+        values = yaml.safe_load(value)
+        for word in reversed(path.split(".")):
+            values = {word: values}
+        assert objects(values).of("Certificate")
+    asked = {
+        (entry["valueFrom"]["secretKeyRef"]["name"], entry["valueFrom"]["secretKeyRef"]["key"])
+        for _, pod, _ in objects().pods()
+        for entry in pod["containers"][0]["env"]
+        if "secretKeyRef" in entry.get("valueFrom", {})
+    }
+    made = re.findall(r"create secret generic penstock \\\n((?:.*--from-literal.*\n)+)", page)
+    keys = re.findall(r"--from-literal=([a-z-]+)=", "".join(made))
+    assert asked == {("penstock", key) for key in keys}
+    for name in ("penstock-worker-tls", "penstock-gateway-tls"):
+        assert f"kubectl create secret generic {name} --from-file=" in page
