@@ -23,6 +23,7 @@ from tests.conformance.test_engine_contract import (  # noqa: F401 - collected h
     test_a_slow_reader_gets_merged_events_and_slows_nobody,
     test_a_stop_token_ends_the_choice_and_is_its_last_token,
     test_a_stream_ends_once_with_exact_counts,
+    test_adapters_and_extras_that_an_engine_lacks_are_refused,
     test_an_id_in_use_is_refused,
     test_an_id_used_again_gets_nothing_of_its_former_stream,
     test_choices_share_the_prompt_and_part_after_it,

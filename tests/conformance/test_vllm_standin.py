@@ -9,12 +9,14 @@ import pytest
 
 from engines.api import FinishReason, GenerationRequest, RequestId, Sampling
 from engines.errors import EngineDied, InvalidRequest, RequestFailed, Unsupported
+from engines.vllm.opening import _ENVIRONMENT, _LOGS
 from tests.conformance.test_engine_contract import (  # noqa: F401 - collected here with our `kind`
     settled,
     test_a_prefix_that_was_computed_is_reported_as_cached,
     test_a_slow_reader_gets_merged_events_and_slows_nobody,
     test_a_stop_token_ends_the_choice_and_is_its_last_token,
     test_a_stream_ends_once_with_exact_counts,
+    test_adapters_and_extras_that_an_engine_lacks_are_refused,
     test_an_id_in_use_is_refused,
     test_an_id_used_again_gets_nothing_of_its_former_stream,
     test_choices_share_the_prompt_and_part_after_it,
@@ -44,7 +46,7 @@ def faults():
 @pytest.fixture
 def kind(faults, tmp_path, monkeypatch):
     """Makes engines of the stand-in; what is written to the environment is taken back."""
-    for name in ("VLLM_LOGGING_STREAM", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    for name in (*_ENVIRONMENT, *_LOGS[:1]):
         monkeypatch.setenv(name, "1")  # so that it is put back as it was
     made = []
     with installed(faults) as recorder:

@@ -69,3 +69,5 @@ def test_a_missing_file_is_named(tmp_path):
         load_engine(settings, ignore, ignore)
     with pytest.raises(ModelRejected, match="needs --engine-config"):
         load_engine(Settings(engine="smg"), ignore, ignore)
+    with pytest.raises(ModelRejected, match="--engine vllm needs --engine-config"):
+        load_engine(Settings(engine="vllm"), ignore, ignore)

@@ -8,17 +8,22 @@ import yaml
 from engines.errors import EngineUnavailable, ModelRejected
 from engines.vllm.config import read_config
 from engines.vllm.features import read_features
-from engines.vllm.opening import _import, open_vllm
+from engines.vllm.opening import _ENVIRONMENT, _LOGS, _import, open_vllm
 from tests.support.vllm import END, model_directory
 from tests.support.vllm_facts import facts
 from tests.support.vllm_standin import installed
 
 
-@pytest.fixture
-def vllm(monkeypatch):
-    """The stand-in is installed; what is written to the environment is taken back."""
-    for name in ("VLLM_LOGGING_STREAM", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """What an engine writes there is taken back."""
+    for name in (*_ENVIRONMENT, *_LOGS[:1]):
         monkeypatch.setenv(name, "1")
+
+
+@pytest.fixture
+def vllm():
+    """The stand-in is installed."""
     with installed() as recorder:
         yield recorder
 
