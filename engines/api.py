@@ -14,7 +14,7 @@ Contract, run against every engine by tests/conformance:
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 RequestId = NewType("RequestId", str)
 
@@ -255,6 +255,32 @@ class Engine(Protocol):
 
         Raises EngineDied when the device does not come back from its last step.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A kept request, and the name of the replica that has it."""
+
+    replica: str
+    kept: Kept
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """An engine whose kept requests outlive those who asked for them."""
+
+    async def find(self, request_id: RequestId) -> Kept | None:
+        """What is kept of a request; None where nothing is."""
+
+    def attach(self, request: GenerationRequest) -> TokenStream:
+        """Go on with a kept request, behind what `request.emitted` says.
+
+        `request.kept` says with which attempt. The stream raises RequestUnknown where not all of
+        the rest can be told, RequestTaken where some other attempt was as great, also later.
+        """
+
+    def detach(self, request_id: RequestId) -> None:
+        """Hear no more of a kept request, which goes on for a while."""
 
 
 class Embedder(Protocol):

@@ -35,13 +35,12 @@ from engines.wire.requests import request_message
 _log = logging.getLogger(__name__)
 _CONNECT_S = 10.0
 _FIND_S = 0.5
-_LAST_WORDS_S = 1.0  # for a worker to hear that nothing need be kept
 _Call = Any  # grpc.aio.StreamStreamCall: CommandFrames there, StepFrames back
 _NO_LOAD = EngineLoad(0, 0, 0, 0, 0)
 
 
 class RemoteEngine:
-    """Implements `Engine` by a worker at `unix:PATH` or `HOST:PORT`.
+    """Implements `Engine` and `Keeper` by a worker at `unix:PATH` or `HOST:PORT`.
 
     `on_death` is called once, on the event loop, when the session is over without `stop`.
     """
@@ -68,8 +67,6 @@ class RemoteEngine:
         self._last_handle = 0
         self._outbox = pb.CommandFrame()
         self._asked = asyncio.Event()
-        self._told = asyncio.Event()  # all that was asked is with gRPC
-        self._told.set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +122,8 @@ class RemoteEngine:
         ]
 
     def generate(self, request: GenerationRequest) -> Mailbox:
+        if request.id in self._handles:
+            raise InvalidRequest("a request with this id is already open", param="id")
         message = self._message(request)
         handle, box = self._enter(request)
         self._outbox.submits.add(handle=handle, request=message)
@@ -170,7 +169,7 @@ class RemoteEngine:
         if handle is None:
             return
         self._outbox.cancels.add(handle=handle, detach=True)
-        self._ask()
+        self._asked.set()
         self._open[handle].box.fail(EngineUnavailable("the reader has left"))
         self._forget_done(handle)
 
@@ -181,8 +180,6 @@ class RemoteEngine:
         if self.draining:
             raise EngineUnavailable("the worker is draining")
         check_request(request, self.info, self.facts.limits)
-        if request.id in self._handles:
-            raise InvalidRequest("a request with this id is already open", param="id")
         try:
             return request_message(request)
         except ValueError as error:
@@ -192,10 +189,10 @@ class RemoteEngine:
         """Open a stream under a handle of its own."""
         self._last_handle += 1
         handle = self._last_handle
-        box = Mailbox(request, self._abort)
+        box = Mailbox(request, lambda _, choice: self._abort(handle, choice))
         self._open[handle] = Open(box, [len(log or ()) for log in request.logs])
         self._handles[request.id] = handle
-        self._ask()
+        self._asked.set()
         self._idle.clear()
         return handle, box
 
@@ -225,8 +222,6 @@ class RemoteEngine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_s)
         self._on_death = None
-        if self._open and self._over is stopping:
-            await self._cancel_all()
         self._end(stopping)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
@@ -239,25 +234,12 @@ class RemoteEngine:
 
     # -- to the worker
 
-    async def _cancel_all(self) -> None:
-        """Have the worker hear that nothing need be kept."""
-        for handle in self._open:
-            self._outbox.cancels.add(handle=handle)
-        self._ask()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), _LAST_WORDS_S)
-
-    def _abort(self, request: GenerationRequest, choice: int | None) -> None:
-        handle = self._handles.get(request.id)
-        if handle is None:
+    def _abort(self, handle: int, choice: int | None) -> None:
+        if handle not in self._open:
             return
         self._outbox.cancels.add(handle=handle, choice=choice)
-        self._ask()
-        self._forget_done(handle)
-
-    def _ask(self) -> None:
-        self._told.clear()
         self._asked.set()
+        self._forget_done(handle)
 
     async def _tell(self, session: _Call) -> None:
         """Send what was asked, as often as the session takes it."""
@@ -269,8 +251,6 @@ class RemoteEngine:
                 self._asked.clear()
                 frame, self._outbox = self._outbox, pb.CommandFrame()
                 await session.write(frame)
-                if not self._asked.is_set():
-                    self._told.set()
 
     # -- from the worker
 
@@ -315,7 +295,7 @@ class RemoteEngine:
                 known.box.push(event)
             else:
                 self._outbox.cancels.add(handle=handle)
-                self._ask()
+                self._asked.set()
                 known.box.fail(RequestFailed("the engine computed numbers that are none"))
         self._forget_done(handle)
 
@@ -323,7 +303,10 @@ class RemoteEngine:
         known = self._open.get(handle)
         if known is None or not known.box.done:
             return
-        del self._open[handle], self._handles[known.box.request.id]
+        del self._open[handle]
+        request_id = known.box.request.id
+        if self._handles.get(request_id) == handle:  # else another attempt has its place
+            del self._handles[request_id]
         if not self._open:
             self._idle.set()
 

@@ -13,11 +13,19 @@ from engines.api import (
     Engine,
     EngineInfo,
     EngineLoad,
+    Found,
     GenerationRequest,
+    Keeper,
     RequestId,
     TokenStream,
 )
-from engines.errors import EngineDied, EngineUnavailable, InvalidRequest, RequestQuarantined
+from engines.errors import (
+    EngineDied,
+    EngineUnavailable,
+    InvalidRequest,
+    RequestQuarantined,
+    RequestUnknown,
+)
 from engines.kv_changes import KvSource
 from engines.replicas.changes import Changes
 from engines.replicas.policies import LeastLoaded, Preference, Routing
@@ -108,6 +116,36 @@ class ReplicaSet:
         stream = MigratingStream(request, self, self._patience, self.info.vocab_size)
         if not stream.open():
             raise EngineUnavailable("no replica is ready")
+        self._streams[request.id] = stream
+        return stream
+
+    async def find(self, request_id: RequestId) -> Found | None:
+        """Who keeps a request; of several, the one that has it with the latest attempt."""
+        keepers = {
+            name: replica.engine
+            for name, replica in self._replicas.items()
+            if isinstance(replica.engine, Keeper)
+        }
+        told = await asyncio.gather(*(keeper.find(request_id) for keeper in keepers.values()))
+        found = [
+            Found(name, kept) for name, kept in zip(keepers, told, strict=True) if kept is not None
+        ]
+        return max(found, key=lambda each: each.kept.attempt, default=None)
+
+    def attach(self, request: GenerationRequest, found: Found) -> MigratingStream:
+        """Go on with a kept request, which is read from its first token; then it may move as any.
+
+        Raises RequestUnknown where its replica has gone; the stream, also RequestTaken.
+        """
+        if self._stopping:
+            raise EngineUnavailable("the engine is stopping")
+        replica = self._replicas.get(found.replica)
+        if replica is None or not isinstance(replica.engine, Keeper):
+            raise RequestUnknown("the worker that has kept that request has gone")
+        kept = replace(found.kept, attempt=found.kept.attempt + 1)
+        request = replace(request, kept=kept)
+        stream = MigratingStream(request, self, self._patience, self.info.vocab_size)
+        stream.attach(replica)
         self._streams[request.id] = stream
         return stream
 

@@ -29,10 +29,10 @@ off before its first token each time, two or three times in a row, with nobody e
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from engines.api import GenerationRequest, TokenEvent, TokenStream
+from engines.api import GenerationRequest, Keeper, TokenEvent, TokenStream
 from engines.errors import EngineDied, EngineError, EngineUnavailable, RequestQuarantined
 from engines.replicas.changes import Changes
 from engines.replicas.policies import Placements
@@ -108,6 +108,22 @@ class MigratingStream:
         """Go to a first replica; False if none takes it. Raises what that replica raises."""
         self._inner = self._home.place(self, self.request, in_turn=True)
         return self._inner is not None
+
+    def attach(self, replica: "Replica") -> None:
+        """Go to the replica that keeps the request already. Raises what that replica raises."""
+        if not isinstance(replica.engine, Keeper):
+            raise TypeError(f"{replica.name} keeps no requests")
+        self._inner = replica.engine.attach(self.request)
+        replica.guests.add(self)
+        self.replica = replica
+
+    def detach(self) -> None:
+        """Read no more; what is kept goes on in its replica for a while."""
+        replica = self.replica
+        self._due.clear()
+        self._release()
+        if replica is not None and isinstance(replica.engine, Keeper):
+            replica.engine.detach(self.request.id)
 
     def __aiter__(self) -> "MigratingStream":
         return self
@@ -209,7 +225,11 @@ class MigratingStream:
             await self._home.changes.wait(left)
 
     def _place(self, *, in_turn: bool) -> bool:
-        self._inner = self._home.place(self, self._progress.rest(), in_turn=in_turn)
+        rest = self._progress.rest()
+        if rest.kept is not None:  # what a worker that hung may still keep is out of date
+            attempt = rest.kept.attempt + self._moves + 1
+            rest = replace(rest, kept=replace(rest.kept, attempt=attempt))
+        self._inner = self._home.place(self, rest, in_turn=in_turn)
         if self._inner is None:
             return False
         self._moves += 1

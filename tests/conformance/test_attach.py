@@ -176,14 +176,13 @@ async def test_who_knows_more_than_was_told_is_refused():
         await second.stop(0)
 
 
-@pytest.mark.parametrize("way", ["close", "stop"])
-async def test_what_needs_no_keeping_is_forgotten(way):
-    """Closed before its end, or left by a gateway that stops in order."""
+async def test_what_is_closed_before_its_end_is_forgotten():
+    """Its reader wants no more, and nobody else can."""
     async with worker(steps=3) as (engine, gate):
         first, second = await gateway(engine), await gateway(engine)
         stream = first.generate(request())
         await anext(stream)
-        await (stream.aclose() if way == "close" else first.stop(0))
+        await stream.aclose()
         gate.open()
         await until(lambda: not engine.server._runs._kept and not engine.server._runs.busy)
         await until(lambda: engine.inner.load().blocks_used == 0)
@@ -191,6 +190,18 @@ async def test_what_needs_no_keeping_is_forgotten(way):
             await read(second.attach(request(attempt=1)))
         for remote in (first, second):
             await remote.stop(0)
+
+
+async def test_a_gateway_that_stops_leaves_its_requests_to_the_next():
+    """As in a rolling restart: whoever comes within the time goes on."""
+    async with worker(steps=3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        told = await tokens_of(first.generate(request()), 2)
+        await first.stop(0)
+        gate.open()
+        rest = await read(second.attach(request(attempt=1, emitted=(tuple(told),))))
+        assert len(told) + len(rest[0].tokens) == TOKENS
+        await second.stop(0)
 
 
 async def test_a_reader_may_leave_and_come_back():
