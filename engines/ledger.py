@@ -23,7 +23,7 @@ import numpy.typing as npt
 from engines.api import Sampling
 from engines.guides.bits import Row, tokens_of
 from engines.guides.lanes import Grammars, LaneGuides
-from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
 
 VECTOR_SIZE = 16
 _MASK = (1 << 64) - 1
@@ -197,10 +197,13 @@ class LedgerRunner:
     def block_bytes(self) -> int:
         return self._block(0).nbytes
 
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        return [self._block(block).view(np.uint8).copy() for block in blocks]
+
     def launch(self, plan: StepPlan) -> StepResult:
         for start in plan.starts:
             self._sampler.start(start)
-        saved = [self._block(block).view(np.uint8).copy() for block in plan.saves]
+        saved = self.read_blocks(plan.saves)
         for source, target in plan.copies:
             self._block(target)[:] = self._block(source)
         for block, content in plan.restores:

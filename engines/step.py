@@ -127,3 +127,6 @@ class MovesBlocks(Protocol):
     @property
     def block_bytes(self) -> int:
         """The size of every block's content."""
+
+    def read_blocks(self, blocks: Sequence[int]) -> Sequence[BlockBytes]:
+        """The contents of blocks, between steps."""

@@ -303,6 +303,8 @@ class SteppedEngine:
                     self._keeper.hand_over()
                 changes = [] if self._telling is None else self._telling.take()
                 self._post(self._deliver, (outcome, changes))
+            if self._keeper is not None and isinstance(self._runner, MovesBlocks):
+                self._keeper.save_device(self._runner.read_blocks)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")

@@ -13,7 +13,7 @@ goes by the order of entering, eats chains from their ends too. A block whose pa
 never found, never used, and goes the next time round.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -215,12 +215,19 @@ class Tiers(Generic[Content]):
         for name in names:
             self._enter_disk(name)
 
-    def flush(self) -> None:
-        """Write what is in memory only, as much as fits: there will be no later time."""
-        last = self.names(HOST)[-self._disk.size :] if self._disk.size else ()
-        for name in last:
-            if name not in self._disk:
-                self._write(name, self._contents[name])
+    def flush(self, device: Mapping[BlockName, Content]) -> None:
+        """Write what is in memory only, and then in none: blocks of the device, then the host's.
+
+        As many as fit, those first that were used last.
+        """
+        last = {name: self._contents[name] for name in reversed(self.names(HOST))}
+        left = [each for each in {**device, **last}.items() if each[0] not in self._disk]
+        for name, content in left[: self._disk.size]:
+            self._write(name, content)
+
+    def is_on_disk(self, name: BlockName) -> bool:
+        """Whether a block need not be written."""
+        return name in self._disk
 
     def take_tasks(self) -> list[Write[Content] | Remove]:
         """What is to be done at the disk, in order."""

@@ -106,7 +106,9 @@ class BlockFolder:
 
     def _in_order(self, there: dict[BlockName, int], most: int) -> list[BlockName]:
         """As the manifest has them; what is not in it was written since, and so goes last."""
-        known = [name for name in dict.fromkeys(self._read_order(most)) if name in there]
+        known = [
+            name for name in dict.fromkeys(self._read_order(max(most, len(there)))) if name in there
+        ]
         since = there.keys() - set(known)
         return known + sorted(since, key=lambda name: there[name])
 
@@ -119,7 +121,7 @@ class BlockFolder:
             _log.warning("%s: the manifest is not used: %s", self._place.path, error.strerror)
             return []
         with os.fdopen(fd, "rb") as file:
-            data = file.read(manifest_bytes(2 * most) + 1)  # the budget may have been larger
+            data = file.read(manifest_bytes(2 * most) + 1)  # a longer one is not believed
         try:
             return read_manifest(data, self._fingerprint)
         except ValueError as error:

@@ -10,7 +10,7 @@ about it meanwhile (that it is aborted, that its id is in use again) waits behin
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from engines.api import GenerationRequest, RequestId
 from engines.step import BlockBytes
 from engines.tiers.disk import Disk, DiskAnswer, Order, Read, WasWritten
 from engines.tiers.folder import BlockFolder
+from kvcache.events import BlockEvent, BlockRemoved
 from kvcache.naming import BlockName, prompt_names, within
 from kvcache.pool import BlockPool
 from kvcache.tiers import DISK, TierCounters, Tiers, Write
@@ -27,6 +28,7 @@ from kvcache.tiers import DISK, TierCounters, Tiers, Write
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 2.0
 _FLUSH_S = 2.0  # for what is in memory only, at the end
+_FLUSH_BYTES = 2 << 30  # more is not digested in that time
 _ORDER_AFTER = 256  # blocks written
 
 Message = TypeVar("Message")
@@ -68,6 +70,7 @@ class Keeper(Generic[Message]):
         self._namespace = b""
         self._held: dict[RequestId, _Held[Message]] = {}
         self._readers: dict[BlockName, list[RequestId]] = {}  # of blocks that are being read
+        self._device: dict[BlockName, BlockBytes] = {}  # at the end
         self._since_order = 0
 
     @property
@@ -147,12 +150,30 @@ class Keeper(Generic[Message]):
         if self._since_order >= _ORDER_AFTER:
             self._write_order(self._disk)
 
+    def save_device(self, read: Callable[[Sequence[int]], Sequence[BlockBytes]]) -> None:
+        """At the end: take what the device alone has, those last that were used first."""
+        pool = self._pool
+        if self._disk is None or pool is None:
+            return
+        leaving: list[tuple[BlockName, int]] = []
+
+        def hear(event: BlockEvent) -> None:
+            if isinstance(event, BlockRemoved) and event.block is not None:
+                leaving.append((event.name, event.block))
+
+        pool.subscribe(hear)
+        pool.clear()
+        alone = [each for each in reversed(leaving) if not self.tiers.is_on_disk(each[0])]
+        taken = alone[: _FLUSH_BYTES // self.block_bytes]
+        contents = read([block for _, block in taken])
+        self._device = {name: kept for (name, _), kept in zip(taken, contents, strict=True)}
+
     def close(self) -> None:
         """Write what is in memory only, within 2 s, and let go of the folder. Idempotent."""
         disk, self._disk = self._disk, None
         if disk is None:
             return
-        self.tiers.flush()
+        self.tiers.flush(self._device)
         for task in self.tiers.take_tasks():
             disk.do(task)
         self._write_order(disk)

@@ -4,14 +4,14 @@ The logits of a step come from its final hidden states, so those need not be com
 keeps what the decoder below the head returned, and the lanes that want a vector take their rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engines.step import StepPlan, StepResult
+from engines.step import BlockBytes, StepPlan, StepResult
 from engines.torch.loading import LoadedModel
 from engines.torch.runner import TorchRunner
 from engines.torch.vectors import Pooler, Vectors
@@ -36,6 +36,9 @@ class PoolingRunner:
     @property
     def block_bytes(self) -> int:
         return self._inner.block_bytes
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        return self._inner.read_blocks(blocks)
 
     def launch(self, plan: StepPlan) -> _Ticket:
         for start in plan.starts:

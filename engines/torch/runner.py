@@ -50,6 +50,12 @@ class TorchRunner:
     def block_bytes(self) -> int:
         return self._decoder.block_bytes
 
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        with torch.inference_mode():
+            saved = self._decoder.save(blocks)
+        self._settle()
+        return saved
+
     def launch(self, plan: StepPlan) -> _Ticket:
         lanes = plan.sample_lanes.astype(np.int64)
         for start in plan.starts:
@@ -73,8 +79,8 @@ class TorchRunner:
         with torch.inference_mode():
             drawn = self._sampler.finish(ticket.draw)
             prompts = {index: scores.read() for index, scores in ticket.prompts.items()}
-            if (ticket.saved or ticket.restores) and self._on_gpu:
-                torch.cuda.current_stream().synchronize()  # a step may have nothing to sample
+            if ticket.saved or ticket.restores:
+                self._settle()  # a step may have nothing to sample
         return StepResult(
             drawn.tokens.astype(np.int32),
             drawn.logprobs,
@@ -83,6 +89,11 @@ class TorchRunner:
             failed=drawn.steered.failed,
             saved=ticket.saved,
         )
+
+    def _settle(self) -> None:
+        """Wait until blocks that move have moved."""
+        if self._on_gpu:
+            torch.cuda.current_stream().synchronize()
 
     def close(self) -> None:
         self._decoder.close()

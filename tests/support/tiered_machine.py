@@ -83,7 +83,7 @@ class TieredMachine(SchedulerMachine):
     @rule()
     def fill_the_disk(self):
         self.flushed = True  # then more may be on the way than otherwise
-        self._tiers.flush()
+        self._tiers.flush({})
 
     @precondition(lambda self: self.host)
     @rule(prompt=prompts)
