@@ -24,7 +24,7 @@ FULL = {
     "tls": {"certManager": {"enabled": True}},
     "redis": REDIS,
     "model": {"path": "/models/m", "volume": {"persistentVolumeClaim": {"claimName": "models"}}},
-    "settings": {"max_running": 16, "kv_cache_memory": "2GiB", "served_model_name": ["m", "n"]},
+    "settings": {"max_running": 16, "kv_disk_bytes": 1 << 35, "served_model_name": ["m", "n"]},
     "drainTimeoutS": 120,
     "imagePullSecrets": [{"name": "registry"}],
     "gateway": {
@@ -33,7 +33,12 @@ FULL = {
         "service": {"type": "LoadBalancer", "annotations": {"c": "d"}},
     },
     "worker": {
-        "autoscaling": {"enabled": True, "maxReplicas": 6, "labels": {"service": "llm-gateway"}},
+        "autoscaling": {
+            "enabled": True,
+            "maxReplicas": 6,
+            "tokensPerWorker": 2_000_000,  # which Go would write as 2e+06
+            "labels": {"service": "llm-gateway"},
+        },
         "cache": {"size": "20Gi", "storageClassName": "fast"},
         "nodeSelector": {"gpu": "yes"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
@@ -356,7 +361,7 @@ def test_workers_scale_by_tokens_in_flight():
     (metric,) = made.one("HorizontalPodAutoscaler", "llm-worker")["spec"]["metrics"]
     told = yaml.safe_load((CHART / "files" / "adapter.yaml").read_text())["rules"]["external"]
     assert metric["external"]["metric"]["name"] in {rule["name"]["as"] for rule in told}
-    assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "16384"}
+    assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "2000000"}
 
 
 def test_the_page_shows_values_that_the_chart_takes():
