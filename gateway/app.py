@@ -17,7 +17,9 @@ from gateway.dialects import errors_of
 from gateway.edge import METRICS, PUBLIC, Access, Edge
 from gateway.exchange import Exchange, Outcome
 from gateway.host_guard import HostGuard
+from gateway.key_file import default_quota, known_keys
 from gateway.lifecycle import Lifecycle
+from gateway.limits import Limiter
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
@@ -46,12 +48,16 @@ _CLIENT_CLOSED = 499  # what proxies log for a client that left; it is never sen
 
 
 def create_app(
-    settings: Settings, lifecycle: Lifecycle, metrics: Metrics, clock: Callable[[], float]
+    settings: Settings,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    limiter: Limiter,
 ) -> ASGIApp:
     """The application over a lifecycle that something else moves forward."""
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
-    calls = CallRunner(lifecycle, reader, pace)
+    calls = CallRunner(lifecycle, reader, pace, limiter)
     stored = stored_responses(settings, metrics, clock)
 
     @asynccontextmanager
@@ -59,6 +65,7 @@ def create_app(
         yield
         await stored.close()
         calls.close()
+        await limiter.close()
 
     # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
@@ -86,7 +93,7 @@ def create_app(
 
 
 def _access(settings: Settings) -> Access:
-    keys = Keyring(settings.api_key)
+    keys = Keyring(known_keys(settings), anonymous=default_quota(settings))
     return Access(
         keys,
         HostGuard(settings.allowed_host, keyless=keys.open),

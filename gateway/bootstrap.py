@@ -15,6 +15,7 @@ from gateway.admission import Admission
 from gateway.app import create_app
 from gateway.dispatch import Dispatcher
 from gateway.lifecycle import Lifecycle, Serving
+from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
 from gateway.opened import Opened
 from gateway.settings import Settings
@@ -34,7 +35,9 @@ class Parts:
 def build(settings: Settings) -> Parts:
     """Wire what answers from the first second on."""
     lifecycle, metrics = Lifecycle(), Metrics(__version__)
-    return Parts(create_app(settings, lifecycle, metrics, monotonic), lifecycle, metrics)
+    limiter = MemoryLimiter(monotonic)
+    app = create_app(settings, lifecycle, metrics, monotonic, limiter)
+    return Parts(app, lifecycle, metrics)
 
 
 def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
@@ -44,6 +47,7 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     admission = Admission(
         max_sequences=info.max_running * replicas + settings.max_queued_requests,
         max_waiting_tokens=settings.max_queued_tokens,
+        shared=settings.api_key_file is not None or len(settings.api_key) > 1,
     )
     metrics.watch(opened.engine.load, info.block_size)
     if opened.workers is not None:

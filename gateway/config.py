@@ -47,6 +47,7 @@ def read_settings(
     settings = Settings(**values)
     _check_exposure(settings)
     _check_origins(settings)
+    _check_keys(settings)
     _check_step(settings)
     _check_ledger(settings)
     return settings
@@ -184,15 +185,30 @@ def _dashed(name: str) -> str:
 
 
 def _check_exposure(settings: Settings) -> None:
-    if not settings.api_key and not is_loopback(settings.host):
+    if not _has_keys(settings) and not is_loopback(settings.host):
         raise ConfigError(
             f"refusing to listen on {settings.host} without an API key: anyone who reaches it could"
             " use the model; set PENSTOCK_API_KEY (or --api-key), or keep --host 127.0.0.1"
         )
 
 
+def _has_keys(settings: Settings) -> bool:
+    return bool(settings.api_key or settings.api_key_file)
+
+
+def _check_keys(settings: Settings) -> None:
+    if settings.api_key_file is None:
+        return
+    from gateway.key_file import KeyFileError, known_keys  # noqa: PLC0415 - only where there is one
+
+    try:
+        known_keys(settings)
+    except KeyFileError as error:
+        raise ConfigError(f"--api-key-file: {error}") from None
+
+
 def _check_origins(settings: Settings) -> None:
-    if ANY_ORIGIN in settings.cors_origin and not settings.api_key:
+    if ANY_ORIGIN in settings.cors_origin and not _has_keys(settings):
         raise ConfigError(
             "refusing --cors-origin * without an API key: any web page that a user opens could"
             " use the model; name the origins, or set PENSTOCK_API_KEY"

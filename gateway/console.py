@@ -101,6 +101,10 @@ def curl_hint(url: str, model: str, settings: Settings, info: EngineInfo) -> str
         route, rest = "rerank", '"query":"Hi!","documents":["Hello!","No."]'
     elif not info.generates:
         route, rest = "embeddings", '"input":"Hi!"'
-    key = ' -H "Authorization: Bearer $PENSTOCK_API_KEY"' if settings.api_key else ""
+    key = (
+        ' -H "Authorization: Bearer $PENSTOCK_API_KEY"'
+        if settings.api_key or settings.api_key_file
+        else ""
+    )
     body = f'{{"model":"{model}",{rest}}}'
     return f"curl -N {url}/{route}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"

@@ -6,7 +6,9 @@ from contextlib import aclosing
 
 from engines.api import Engine, TokenEvent, TokenStream
 from gateway.admission import Admission, Ticket
+from gateway.auth import ANYBODY, Caller
 from gateway.exchange import Exchange
+from gateway.limits import Permit
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
 from openai_compat.choice import Ending
@@ -86,9 +88,10 @@ class Pulse:
     """Observes one call: times of its tokens, finishes, usage, and its admission ticket."""
 
     def __init__(
-        self, dispatcher: "Dispatcher", job: Job, ticket: Ticket, exchange: Exchange
+        self, dispatcher: "Dispatcher", job: Job, ticket: Ticket, exchange: Exchange, permit: Permit
     ) -> None:
         self._dispatcher = dispatcher
+        self._permit = permit
         self._job = job
         self._ticket = ticket
         self._exchange = exchange
@@ -107,11 +110,12 @@ class Pulse:
         self._exchange.finishes.append(reason.value)
 
     def end(self) -> None:
-        """Note the usage, and give the admission back. Idempotent."""
+        """Note the usage, and give admission and quota back. Idempotent."""
         usage = self._job.renderer.usage
         self._exchange.prompt_tokens = usage.prompt_tokens
         self._exchange.completion_tokens = usage.completion_tokens
         self._exchange.cached_tokens = usage.cached_tokens
+        self._permit.settle(usage.prompt_tokens + usage.completion_tokens)
         self._dispatcher.release(self._ticket)
 
     def _observe(self, request: int, event: TokenEvent, now: float) -> None:
@@ -148,11 +152,14 @@ class Dispatcher:
         """Raise Overloaded while there is no room at all, before a body is read."""
         self.admission.check(self.clock())
 
-    async def start(self, job: Job, exchange: Exchange) -> Call:
-        """Enter the job into the engine. Raises Overloaded or what `generate` raises."""
+    async def start(self, job: Job, exchange: Exchange, permit: Permit | None = None) -> Call:
+        """Enter the job into the engine. Raises Overloaded or what `generate` raises.
+
+        Its call settles the permit; where this raises, it is still its caller's.
+        """
         sequences = sum(request.n for request in job.requests)
         prompt_tokens = sum(len(request.prompt) for request in job.requests)
-        ticket = self.enter(sequences, prompt_tokens)
+        ticket = self.enter(sequences, prompt_tokens, exchange.caller)
         streams: list[TokenStream] = []
         try:
             streams.extend(self._engine.generate(request) for request in job.requests)
@@ -161,11 +168,13 @@ class Dispatcher:
                 await stream.aclose()
             self.release(ticket)
             raise
-        return Call(job, streams, Pulse(self, job, ticket, exchange))
+        return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
 
-    def enter(self, sequences: int, prompt_tokens: int) -> Ticket:
+    def enter(self, sequences: int, prompt_tokens: int, caller: Caller = ANYBODY) -> Ticket:
         """Count a call in, to be released however it ends. Raises Overloaded."""
-        ticket = self.admission.admit(sequences, prompt_tokens, self.clock())
+        ticket = self.admission.admit(
+            sequences, prompt_tokens, self.clock(), tenant=caller.tenant, weight=caller.weight
+        )
         self._idle.clear()
         return ticket
 

@@ -139,6 +139,18 @@ class Settings:
     api_key: tuple[Secret, ...] = _setting(
         (), secrets(), "Key a client must send; repeat for several", group="server"
     )
+    api_key_file: Path | None = _setting(
+        None, path(), "YAML of keys with weights and limits of their own; see docs/limits.md",
+        group="server",
+    )  # fmt: skip
+    key_tokens_per_minute: int = _setting(
+        0, number(0, 1_000_000_000), "Prompt and output that one key may have; 0: unlimited",
+        group="server", unit="tokens/min",
+    )  # fmt: skip
+    key_max_concurrent: int = _setting(
+        0, number(0, 1_000_000), "Calls that one key may have in flight; 0: unlimited",
+        group="server", unit="calls",
+    )  # fmt: skip
     cors_origin: tuple[str, ...] = _setting(
         (), origins(), "Origin whose web pages may call; repeat for several; *: any page",
         group="server",

@@ -9,6 +9,7 @@ ApiError
 ├── PayloadTooLarge      413
 ├── UnsupportedMedia     415
 ├── Overloaded           429 with Retry-After: queues are full
+├── RateLimited          429 with Retry-After: the key has spent its quota
 └── Unavailable          503 with Retry-After: loading, draining, or the engine is gone
 
 Any other exception is our bug: 500, and the details stay in the log.
@@ -120,6 +121,18 @@ class Overloaded(ApiError):  # noqa: N818
         super().__init__(
             ErrorReply(
                 429, "rate_limit_error", "queue_full", message,
+                retry_after_s=retry_after_s, retryable=True,
+            )
+        )  # fmt: skip
+
+
+class RateLimited(ApiError):  # noqa: N818
+    """The key has spent its quota; says when to come back."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(
+            ErrorReply(
+                429, "rate_limit_error", "rate_limit_exceeded", message,
                 retry_after_s=retry_after_s, retryable=True,
             )
         )  # fmt: skip

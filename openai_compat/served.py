@@ -52,3 +52,5 @@ class CallContext:
     now: int  # unix seconds
     seed: int  # used where the client gives none
     cache_salt: bytes  # derived by the server from the API key
+    tenant: bytes = b""  # likewise: whose the call is, for a fair line
+    weight: float = 1.0  # of that tenant

@@ -14,6 +14,7 @@ from gateway.dispatch import Call
 from gateway.exchange import Exchange
 from gateway.grammar_check import check_grammar
 from gateway.lifecycle import Lifecycle, Serving
+from gateway.limits import Limiter, Permit, permit
 from gateway.replies import json_response
 from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
@@ -43,8 +44,11 @@ _MAX_NAMED = 32
 class CallRunner:
     """Turns a request into a response with one lowering function per route."""
 
-    def __init__(self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace, limiter: Limiter
+    ) -> None:
         self._lifecycle = lifecycle
+        self._limiter = limiter
         self._reader = reader
         self.pace = pace
         self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
@@ -64,11 +68,25 @@ class CallRunner:
         return json_response(await answer(call, request), headers=headers)
 
     async def start(self, job: Job, exchange: Exchange) -> Call:
-        """Check its grammar, and enter it into the engine."""
+        """Check its grammar and its key's quota, and enter it into the engine."""
         async with self._lifecycle.arrival():  # it may take longer than a drain
             await check_grammar(self._lifecycle.serving().checker, job.constraint)
-        # All that may have waited for a thread: the engine may be draining by now.
-        return await self._lifecycle.serving().dispatcher.start(job, exchange)
+            held = await self._permit(exchange, job.most_tokens)
+        try:
+            # All that may have waited for others: the engine may be draining by now.
+            return await self._lifecycle.serving().dispatcher.start(job, exchange, held)
+        except BaseException:
+            held.settle(0)
+            raise
+
+    async def _permit(self, exchange: Exchange, tokens: int) -> Permit:
+        """Have a call counted that may use so many tokens. Raises RateLimited."""
+        caller = exchange.caller
+        if not caller.quota:
+            return Permit()
+        verdict = await self._limiter.reserve(caller.tenant, caller.quota, tokens)
+        exchange.standing = verdict.standing
+        return permit(self._limiter, verdict)
 
     async def recalled(self, request: Request, recall: Recall[T]) -> T:
         """For a route whose lowering needs what is stored; starts nothing."""
@@ -94,9 +112,14 @@ class CallRunner:
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
         job = await self._lowered(raw, serving, exchange, lower)
-        vectors = self._lifecycle.serving().vectors
-        async with ClientWatch(request.receive):
-            body = await vectors.answer(job, exchange)
+        async with self._lifecycle.arrival():
+            held = await self._permit(exchange, job.prompt_tokens)
+        try:
+            vectors = self._lifecycle.serving().vectors
+            async with ClientWatch(request.receive):
+                body = await vectors.answer(job, exchange)
+        finally:
+            held.settle(exchange.prompt_tokens)
         return json_response(body, headers=notes(job.ignored))
 
     async def prepare(self, request: Request, make: Make) -> Response:
@@ -136,6 +159,8 @@ def _context(exchange: Exchange) -> CallContext:
         now=int(datetime.now(UTC).timestamp()),
         seed=secrets.randbits(63),
         cache_salt=exchange.salt,
+        tenant=exchange.caller.tenant,
+        weight=exchange.caller.weight,
     )
 
 

@@ -183,6 +183,8 @@ def _lower(
         n=asked.best_of,
         priority=asked.options.priority,
         cache_salt=call.cache_salt,
+        tenant=call.tenant,
+        weight=call.weight,
         adapter=model.adapter,
         extras=asked.extras.asked,
     )

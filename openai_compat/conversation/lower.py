@@ -73,6 +73,8 @@ def lower_conversation(
         n=ask.n,
         priority=ask.priority,
         cache_salt=call.cache_salt,
+        tenant=call.tenant,
+        weight=call.weight,
         adapter=model.adapter,
         extras=ask.extras,
     )

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.lifecycle import Lifecycle
+from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -25,7 +26,7 @@ class ApiRoute:
 
 def api_routes():
     """Every method of every route, in the order of the application."""
-    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic)
+    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic, MemoryLimiter(monotonic))
     return [
         ApiRoute(method, route.path)
         for route in _flat(edge._app.router.routes)

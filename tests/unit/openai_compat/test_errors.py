@@ -97,5 +97,6 @@ def test_every_kind_of_our_errors_is_covered_above():
         "PayloadTooLarge",
         "UnsupportedMedia",
         "Overloaded",
+        "RateLimited",
         "Unavailable",
     }
