@@ -119,21 +119,8 @@ class ReplicaSet:
         self._streams[request.id] = stream
         return stream
 
-    async def find(self, request_id: RequestId) -> Found | None:
-        """Who keeps a request; of several, the one that has it with the latest attempt."""
-        keepers = {
-            name: replica.engine
-            for name, replica in self._replicas.items()
-            if isinstance(replica.engine, Keeper)
-        }
-        told = await asyncio.gather(*(keeper.find(request_id) for keeper in keepers.values()))
-        found = [
-            Found(name, kept) for name, kept in zip(keepers, told, strict=True) if kept is not None
-        ]
-        return max(found, key=lambda each: each.kept.attempt, default=None)
-
     def attach(self, request: GenerationRequest, found: Found) -> MigratingStream:
-        """Go on with a kept request, which is read from its first token; then it may move as any.
+        """Go on with a kept request (finding.py), which is read from its first token; then it may move as any.
 
         Raises RequestUnknown where its replica has gone; the stream, also RequestTaken.
         """

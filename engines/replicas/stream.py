@@ -27,6 +27,7 @@ innocent one is lost only if it meets `migrations` + 1 deaths, and is condemned 
 off before its first token each time, two or three times in a row, with nobody else to suspect.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,12 @@ class MigratingStream:
         self._inner = replica.engine.attach(self.request)
         replica.guests.add(self)
         self.replica = replica
+
+    async def begin(self, within_s: float) -> None:
+        """Have the first event at hand, if it comes soon. Raises what reading it raises."""
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            async with asyncio.timeout(within_s):
+                self._due.insert(0, await anext(self))
 
     def detach(self) -> None:
         """Read no more; what is kept goes on in its replica for a while."""
