@@ -120,7 +120,7 @@ class ReplicaSet:
         return stream
 
     def attach(self, request: GenerationRequest, found: Found) -> MigratingStream:
-        """Go on with a kept request (finding.py), which is read from its first token; then it may move as any.
+        """Go on with a kept request (finding.py), from its first token; it may move then as any.
 
         Raises RequestUnknown where its replica has gone; the stream, also RequestTaken.
         """
