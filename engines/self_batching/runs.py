@@ -33,7 +33,14 @@ class Run:
             prompt=len(request.prompt) + len(self.log),
             longest=len(request.prompt) + request.sampling.max_tokens,
             priority=request.priority,
+            tenant=request.tenant,
+            weight=request.weight,
         )
+
+    @property
+    def said(self) -> int:
+        """Tokens that were pushed here: not those that it goes on behind."""
+        return len(self.log) - (self.ticket.prompt - len(self.box.request.prompt))
 
     def leave(self) -> None:
         """Want no more of it, wherever it is. Idempotent."""

@@ -92,7 +92,7 @@ class Traffic:
     def _dispatch(self) -> None:
         if self._over:
             return
-        for ticket in self.admission.admit():
+        for ticket in self.admission.admit(time.monotonic()):
             run = ticket.owner
             task = asyncio.get_running_loop().create_task(self._drive(run))
             run.way_out = partial(_cancel, task)
@@ -113,6 +113,7 @@ class Traffic:
 
     def _has_told(self, run: Run) -> None:
         self.outputs += 1
+        self.admission.told(run.ticket, run.said)
         if run.begun:
             return
         run.begun = True

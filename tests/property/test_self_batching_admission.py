@@ -53,7 +53,7 @@ class World:
 
     def admit(self):
         alone = not self.inside
-        admitted = self.admission.admit()
+        admitted = self.admission.admit(50.0)
         for ticket in admitted:
             # Nobody overtakes: its key is the least of all that wait.
             assert ticket.owner == min(each.owner for each in self.waiting)
@@ -109,3 +109,45 @@ def test_statistics_are_read_as_far_as_they_are_there():
         "kvCacheStats": {"usedNumBlocks": 3, "maxNumBlocks": 9},
     }
     assert read_stats(told) == EngineStats(7, 3, 3, 9)
+
+
+def test_who_was_served_least_is_handed_over_next():
+    """A tenant that has filled the line holds up no other, and the other pays for its own."""
+    admission = Admission(BOUNDS, ageing_s=5.0)
+    flood = [Ticket(("flood", number), 8, 12, tenant=b"flood") for number in range(30)]
+    for ticket in flood:
+        admission.add(ticket, 0.0)
+    inside = admission.admit(1.0)
+    light = [Ticket(("light", number), 8, 12, tenant=b"light") for number in range(60)]
+    for ticket in light:
+        admission.add(ticket, 2.0)
+    order = []
+    while inside:
+        ticket = inside.pop(0)
+        admission.started(ticket, 0)
+        admission.told(ticket, 4)
+        admission.leave(ticket)
+        handed = admission.admit(3.0)
+        order += [each.owner[0] for each in handed]
+        inside += handed
+    assert order[:3] == ["light"] * 3
+    credit = 8 * 32  # steps of tokens: what a newcomer is ahead by; each costs 8 + 2 * 4
+    ahead = order.index("flood")
+    assert ahead <= credit / 16 + 4
+    later = order[ahead : ahead + 20]
+    assert abs(later.count("light") - later.count("flood")) <= 8
+    assert len(order) + len(admission.admit(4.0)) + 4 >= 90
+    assert not admission._service
+
+
+@given(ACTS)
+def test_no_account_is_left(acts):
+    """Whoever leaves, from the line or from the engine, is forgotten with the last."""
+    world = World()
+    for kind, value in acts:
+        world.act(kind, value)
+    for ticket in world.waiting + world.inside:
+        world.admission.leave(ticket)
+        world.admission.leave(ticket)
+    assert not world.admission._service
+    assert not world.admission._line
