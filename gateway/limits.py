@@ -22,6 +22,11 @@ class Quota:
 
 
 UNLIMITED = Quota()
+LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{what}-{of}"
+    for of in ("requests", "tokens")
+    for what in ("limit", "remaining", "reset")
+)
 
 
 class Spent(StrEnum):

@@ -4,28 +4,27 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from itertools import count
 from typing import Any, Protocol
-
-from redis.exceptions import RedisError
 
 from gateway.limits import Grant, Limiter, Quota, Spent, Verdict
 from gateway.memory_limiter import standing_of
 from gateway.redis.errors import RedisUnusable
+from gateway.redis.link import Purpose, Word
 
 _FUNCTION = "penstock_limit"
 _LEASE_S = 30.0
-_PATIENCE_S = 0.25
 _MOST_AT_ONCE = 500  # leases in one renewal
-_UNUSABLE = (RedisUnusable, RedisError, OSError, TimeoutError)
 _log = logging.getLogger("penstock.limits")
 
 
 class Functions(Protocol):
-    """What is needed of a Redis client."""
+    """What is needed of a link to Redis: an answer in time, or RedisUnusable."""
 
-    def fcall(self, function: str, numkeys: int, *keys_and_args: Any) -> Awaitable[Any]: ...
+    def call(
+        self, function: str, keys: Sequence[str], args: Sequence[Word], *, purpose: Purpose
+    ) -> Awaitable[Any]: ...
 
 
 class RedisLimiter:
@@ -51,7 +50,7 @@ class RedisLimiter:
         asked = (tokens, quota.tokens_per_minute, quota.max_concurrent)
         try:
             answer = await self._call(tenant, "reserve", grant.lease, self._lease_us, *asked)
-        except _UNUSABLE as error:
+        except RedisUnusable as error:
             _log.debug("limits are counted here alone: %s", type(error).__name__)
             return await self._local.reserve(tenant, quota, tokens)
         spent, in_flight, owed_us, retry_us = answer
@@ -81,7 +80,9 @@ class RedisLimiter:
         await self._local.close()
 
     async def _settle(self, grant: Grant, left: int) -> None:
-        with contextlib.suppress(*_UNUSABLE):  # its lease ends by itself, and what is spent refills
+        with contextlib.suppress(
+            RedisUnusable
+        ):  # its lease ends by itself, and what is spent refills
             rate = grant.quota.tokens_per_minute
             await self._call(grant.tenant, "settle", grant.lease, left, rate)
 
@@ -94,12 +95,12 @@ class RedisLimiter:
             for tenant, leases in by_tenant.items():
                 for first in range(0, len(leases), _MOST_AT_ONCE):
                     some = leases[first : first + _MOST_AT_ONCE]
-                    with contextlib.suppress(*_UNUSABLE):
+                    with contextlib.suppress(RedisUnusable):
                         await self._call(tenant, "renew", self._lease_us, *some)
 
-    async def _call(self, tenant: bytes, *words: str | int) -> Any:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await self._functions.fcall(_FUNCTION, 2, *_keys(tenant), *words)
+    async def _call(self, tenant: bytes, *words: Word) -> Any:
+        """All verbs may come twice: a lease is taken once, and given back once."""
+        return await self._functions.call(_FUNCTION, _keys(tenant), words, purpose=Purpose.LIMITS)
 
     @property
     def _lease_us(self) -> int:
