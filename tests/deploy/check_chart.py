@@ -18,8 +18,9 @@ from tests.deploy.rendering import (
     validate,
 )
 
-REDIS = {"enabled": True, "podSelector": {"app": "redis"}}
+REDIS = {"enabled": True, "podSelector": {"app": "redis"}, "caSecret": "redis-ca"}
 FULL = {
+    "secrets": {"apiKeyFile": {"name": "keys"}},
     "nameOverride": "llm",
     "tls": {"certManager": {"enabled": True}},
     "redis": REDIS,
@@ -132,8 +133,8 @@ def test_pods_have_no_more_rights_than_they_need(values):
     assert account["automountServiceAccountToken"] is False
     pods = list(made.pods())
     assert len(pods) == 2
-    for owner, pod, _ in pods:
-        assert pod["serviceAccountName"] == account["metadata"]["name"]
+    assert {pod["serviceAccountName"] for _, pod, _ in pods} == {account["metadata"]["name"]}
+    for owner, pod, _ in [*pods, *made.jobs()]:
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
@@ -247,7 +248,7 @@ def test_certificates_are_of_one_ca_and_land_where_pods_look():
         volume["secret"]["secretName"]
         for _, pod, _ in made.pods()
         for volume in pod["volumes"]
-        if "secret" in volume
+        if volume["name"] == "tls"
     }
     assert mounted < secrets
     issuers = {each["metadata"]["name"] for each in made.of("Issuer")}
@@ -298,12 +299,61 @@ def test_only_gateways_reach_workers_and_only_both_reach_redis():
     assert not allowed(made, worker, worker, "engine")
     assert allowed(made, gateway, redis, 6379)
     assert allowed(made, worker, redis, 6379)
+    (setup,) = (labels for _, _, labels in made.jobs())
+    assert allowed(made, setup, redis, 6379)
+    assert not allowed(made, setup, worker, "engine")
     assert not allowed(made, stranger, redis, 6379)
     assert not allowed(made, gateway, stranger, 6379)
     assert not allowed(made, worker, stranger, 443)
     assert allowed(made, stranger, gateway, "http")
     other = {**gateway, "app.kubernetes.io/instance": "another release"}
     assert not allowed(made, other, worker, "engine")
+
+
+def test_redis_is_set_up_first_by_another_user_than_the_product():
+    """By a hook, which needs nothing that the release brings."""
+    made = objects({"redis": REDIS})
+    ((job, pod, labels),) = made.jobs()
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert "serviceAccountName" not in pod
+    assert not {"configMap"} & {key for volume in pod["volumes"] for key in volume}
+    (container,) = pod["containers"]
+    assert container["args"] == ["redis-setup"]
+    ((key, source),) = ((e["name"], e["valueFrom"]["secretKeyRef"]) for e in container["env"])
+    assert key == "PENSTOCK_REDIS"
+    for _, other, others in made.pods():
+        entries = {entry["name"]: entry for entry in other["containers"][0]["env"]}
+        assert entries["PENSTOCK_REDIS"]["valueFrom"]["secretKeyRef"] != source
+        assert labels != others
+    assert not list(objects({"redis": {"enabled": True, "setup": {"enabled": False}}}).jobs())
+
+
+def test_with_redis_a_worker_says_where_it_is():
+    """By the address that gateways have for it already, so that nobody takes it for two."""
+    made = objects({"redis": REDIS})
+    entries = {
+        owner["kind"]: {entry["name"]: entry for entry in pod["containers"][0]["env"]}
+        for owner, pod, _ in made.pods()
+    }
+    said = entries["StatefulSet"]["PENSTOCK_ADVERTISE"]["value"]
+    known = entries["Deployment"]["PENSTOCK_WORKER"]["value"].split(",")
+    assert known == [said.replace("$(POD_NAME)", f"penstock-worker-{n}") for n in (0, 1)]
+    order = list(entries["StatefulSet"])
+    assert max(map(order.index, ("POD_NAME", "POD_NAMESPACE"))) < order.index("PENSTOCK_ADVERTISE")
+
+
+def test_keys_may_come_in_a_file_instead():
+    """Then no other key is asked for."""
+    made = objects({"secrets": {"apiKeyFile": {"name": "keys", "key": "k.yaml"}}})
+    (gateway,) = [pod for owner, pod, _ in made.pods() if owner["kind"] == "Deployment"]
+    (container,) = gateway["containers"]
+    entries = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert entries["PENSTOCK_API_KEY_FILE"] == "/etc/penstock/keys/k.yaml"
+    assert "PENSTOCK_API_KEY" not in entries
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts["/etc/penstock/keys"] == "keys"
+    (volume,) = [each for each in gateway["volumes"] if each["name"] == "keys"]
+    assert volume["secret"]["secretName"] == "keys"
 
 
 def test_clients_can_be_named():

@@ -68,6 +68,7 @@ def test_compose_reads_its_files(files):
         "docker-compose", *given, "config", "--format", "json",
         cwd=DEPLOY / "compose", PENSTOCK_API_KEY="sk-1", PENSTOCK_WORKER_TOKEN="0123456789abcdef",
         PENSTOCK_REDIS="redis://penstock:p@redis:6379",
+        REDIS_DEPLOY="redis://penstock-deploy:p@redis:6379",
     )  # fmt: skip
     services = json.loads(text)["services"]
     for name in ("gateway-1", "gateway-2", "worker-1", "worker-2"):
@@ -76,7 +77,7 @@ def test_compose_reads_its_files(files):
         assert ("PENSTOCK_REDIS" in told) is ("redis.yaml" in files)
         assert told["PENSTOCK_MODEL_DIR"] is None  # unset, not empty: that would be refused
         waits = set(services[name]["depends_on"])
-        assert waits == {"certificates"} | ({"redis"} if "redis.yaml" in files else set())
+        assert waits == {"certificates"} | ({"redis-setup"} if "redis.yaml" in files else set())
 
 
 def test_compose_refuses_to_start_without_secrets():

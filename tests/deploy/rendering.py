@@ -50,8 +50,16 @@ class Objects(list):
         """(object, pod spec, pod labels) of whatever makes pods."""
         for each in self:
             if each["kind"] in {"Deployment", "StatefulSet"}:
-                template = each["spec"]["template"]
-                yield each, template["spec"], template["metadata"]["labels"]
+                yield _pod(each)
+
+    def jobs(self):
+        """The same of what runs once."""
+        yield from map(_pod, self.of("Job"))
+
+
+def _pod(owner):
+    template = owner["spec"]["template"]
+    return owner, template["spec"], template["metadata"]["labels"]
 
 
 def objects(values=None, **release):

@@ -11,8 +11,26 @@ from tests.support.deploy_files import CHART
 SCHEMA = CHART / "values.schema.json"
 # Settings that the templates give, or that have no place in a pod.
 MADE_BY_THE_CHART = frozenset(
-    {"api_key", "drain_timeout_s", "host", "listen", "metrics_public", "model_dir", "port"}
-    | {"redis", "replicas", "worker", "worker_ca", "worker_cert", "worker_key", "worker_token"}
+    {
+        "advertise",
+        "api_key",
+        "api_key_file",
+        "drain_timeout_s",
+        "host",
+        "listen",
+        "metrics_public",
+        "model_dir",
+    }
+    | {
+        "port",
+        "redis",
+        "replicas",
+        "worker",
+        "worker_ca",
+        "worker_cert",
+        "worker_key",
+        "worker_token",
+    }
 )
 
 

@@ -10,6 +10,7 @@ FOLDER = DEPLOY / "compose"
 MAIN = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 STATE = yaml.safe_load((FOLDER / "redis.yaml").read_text())
 SERVICES = MAIN["services"]
+ADDED = {name: STATE["services"][name] for name in ("redis", "redis-setup")}
 GATEWAYS, WORKERS = ("gateway-1", "gateway-2"), ("worker-1", "worker-2")
 
 
@@ -24,7 +25,7 @@ def test_gateways_call_the_workers_that_there_are():
 
 def test_every_container_is_held_to_what_it_needs():
     """A root that cannot be written, no capability, no way to more rights."""
-    for name, service in {**SERVICES, "redis": STATE["services"]["redis"]}.items():
+    for name, service in {**SERVICES, **ADDED}.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -42,7 +43,8 @@ def test_only_gateways_meet_workers_and_the_outside():
         assert "ports" not in SERVICES[name]
     assert MAIN["networks"]["workers"] == {"internal": True}
     assert STATE["networks"]["state"] == {"internal": True}
-    assert STATE["services"]["redis"]["networks"] == ["state"]
+    for service in ADDED.values():
+        assert service["networks"] == ["state"]
     assert SERVICES["certificates"]["network_mode"] == "none"
 
 

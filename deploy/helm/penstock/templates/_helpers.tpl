@@ -64,6 +64,19 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
+{{- define "penstock.redisMount" -}}
+{{- if and .Values.redis.enabled .Values.redis.caSecret }}
+- {name: redis, mountPath: /etc/penstock/redis, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "penstock.redisVolume" -}}
+{{- if and .Values.redis.enabled .Values.redis.caSecret }}
+- name: redis
+  secret: {secretName: {{ .Values.redis.caSecret }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
 {{- define "penstock.mounts" -}}
 - {name: settings, mountPath: /etc/penstock/penstock.yaml, subPath: penstock.yaml, readOnly: true}
 - {name: tls, mountPath: /etc/penstock/tls, readOnly: true}
@@ -71,6 +84,7 @@ capabilities: {drop: [ALL]}
 {{- if .Values.model.volume }}
 - {name: models, mountPath: /models, readOnly: true}
 {{- end }}
+{{- include "penstock.redisMount" . }}
 {{- end -}}
 
 {{- /* A dict of root and secret, the name of the part's own. */ -}}
@@ -85,6 +99,7 @@ capabilities: {drop: [ALL]}
 - name: models
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- include "penstock.redisVolume" .root }}
 {{- end -}}
 
 {{- /* One pod per node, as far as there are nodes. */ -}}
