@@ -1,8 +1,12 @@
 """The accounts of fair queueing, by value."""
 
 import numpy as np
+import pytest
 
+from engines.api import GenerationRequest, RequestId, Sampling
+from engines.errors import InvalidRequest
 from engines.fairness import Service
+from engines.limits import Limits
 
 
 def test_alone_nobody_is_fair_to_anybody():
@@ -91,3 +95,13 @@ def test_accounts_are_as_many_as_are_needed():
     for number, account in enumerate(kept):
         service.charge(account, number)
     assert [service.of(account) for account in kept] == [number - 10 for number in range(100)]
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_is_a_positive_number(weight):
+    """Else a tenant would be served always, or never."""
+    limits = Limits(32, 4, 16, 4, 10, 50)
+    asked = GenerationRequest(RequestId("a"), (1,), Sampling(1), weight=weight)
+    with pytest.raises(InvalidRequest) as refused:
+        limits.check(asked)
+    assert refused.value.param == "weight"

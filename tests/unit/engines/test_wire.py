@@ -126,6 +126,14 @@ def test_what_is_beyond_a_field_is_refused(sampling):
         request_message(GenerationRequest(RequestId("a"), (1,), sampling))
 
 
+@pytest.mark.parametrize("weight", [0.001, 0.004])
+def test_a_weight_that_would_be_none_is_refused(weight):
+    """What is not said means one, so it cannot stand for next to nothing."""
+    asked = GenerationRequest(RequestId("a"), (1,), Sampling(1), weight=weight)
+    with pytest.raises(ValueError, match="too small"):
+        request_message(asked)
+
+
 EVENT = st.builds(
     TokenEvent,
     choice=st.integers(0, 7),

@@ -8,8 +8,8 @@ import pytest
 
 from engines.errors import EngineDied
 from gateway.admission import Admission
-from gateway.dispatch import Dispatcher
 from gateway.auth import Caller
+from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from gateway.response_runs import Follower, Runs
