@@ -108,6 +108,12 @@ class Admission:
         held = self._held.get(tenant)
         if held is not None and self._shared:
             self._check_share(held, sequences, prompt_tokens, weight, now)
+        return self.rejoin(sequences, prompt_tokens, now, tenant=tenant)
+
+    def rejoin(
+        self, sequences: int, prompt_tokens: int, now: float, *, tenant: bytes = b""
+    ) -> Ticket:
+        """Count a call in that runs already: there is room for it somewhere."""
         if not self.sequences:
             self._rate.start(now)
         held = self._held.setdefault(tenant, _Held())

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from starlette.types import ASGIApp
 
 from engines.embedding import PooledEmbedder
+from engines.replicas import ReplicaSet
 from gateway import __version__
 from gateway.admission import Admission
 from gateway.app import create_app
@@ -56,4 +57,12 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     models = MappingProxyType(with_adapters(opened.model))
     embedder = PooledEmbedder(opened.engine)
     vectors = VectorDispatcher(embedder, dispatcher, window=info.max_running)
-    return Serving(opened.engine, models, dispatcher, vectors, checker=opened.checker)
+    return Serving(
+        opened.engine,
+        models,
+        dispatcher,
+        vectors,
+        checker=opened.checker,
+        keeper=opened.engine if isinstance(opened.engine, ReplicaSet) else None,
+        is_outlived=opened.workers is not None and opened.workers.outlive,
+    )

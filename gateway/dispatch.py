@@ -1,16 +1,18 @@
 """From a job to its frames: admission, the engine's streams, the renderer, and their ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from engines.api import Engine, TokenEvent, TokenStream
+from engines.replicas import MigratingStream, ReplicaSet
 from gateway.admission import Admission, Ticket
 from gateway.auth import ANYBODY, Caller
 from gateway.exchange import Exchange
 from gateway.limits import Permit
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
+from gateway.resuming import Resumable, not_found
 from openai_compat.choice import Ending
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job
@@ -23,10 +25,11 @@ _FOLD_INLINE = 5_000  # logprobs of an answer that are folded on the event loop
 class Call:
     """One admitted job while it runs. Iterate `frames` or await `answer`; close it in any case."""
 
-    def __init__(self, job: Job, streams: list[TokenStream], pulse: "Pulse") -> None:
+    def __init__(self, job: Job, streams: Sequence[TokenStream], pulse: "Pulse") -> None:
         self.job = job
         self._streams = streams
         self._pulse = pulse
+        self.outlives_reader = False  # whether its requests, which are kept, may go on unread
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The SSE frames of a streaming answer; each item ends on an event boundary."""
@@ -69,7 +72,10 @@ class Call:
         """Abort what still runs and give the admission back. Idempotent."""
         self._pulse.end()
         for stream in self._streams:
-            await stream.aclose()
+            if self.outlives_reader and isinstance(stream, MigratingStream):
+                stream.detach()
+            else:
+                await stream.aclose()
 
 
 def _is_long(job: Job) -> bool:
@@ -169,6 +175,25 @@ class Dispatcher:
             self.release(ticket)
             raise
         return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
+
+    async def resume(self, job: Job, kept: Resumable, exchange: Exchange) -> Call:
+        """Go on with a kept call, from its first token on. Raises EngineError, NotFound."""
+        engine = self._engine
+        if not isinstance(engine, ReplicaSet):
+            raise not_found()
+        sequences = sum(request.n for request in job.requests)
+        prompt_tokens = sum(len(request.prompt) for request in job.requests)
+        ticket = self.admission.rejoin(
+            sequences, prompt_tokens, self.clock(), tenant=exchange.caller.tenant
+        )
+        self._idle.clear()
+        try:
+            streams = await kept.attach(engine, job.requests)
+        except BaseException:
+            self.release(ticket)
+            raise
+        self.metrics.resumed()
+        return Call(job, streams, Pulse(self, job, ticket, exchange, Permit()))
 
     def enter(self, sequences: int, prompt_tokens: int, caller: Caller = ANYBODY) -> Ticket:
         """Count a call in, to be released however it ends. Raises Overloaded."""

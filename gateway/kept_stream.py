@@ -6,17 +6,19 @@ the worker that computes the call, and of nobody else.
 """
 
 import json
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from engines.api import Kept, RequestId
-from openai_compat.cursor import Cursor
+from openai_compat.cursor import Cursor, parse_cursor
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job
 from openai_compat.placed import PlacedRenderer
 
 LARGEST_BODY = 256 << 10  # bytes: a call of more is not kept
 _VERSION = 1
+_ID = re.compile(r"([a-z]+)-([0-9a-f]{24})")
 
 
 class Route(StrEnum):
@@ -24,26 +26,6 @@ class Route(StrEnum):
 
     CHAT = "chatcmpl"
     COMPLETIONS = "cmpl"
-
-
-class Durability(StrEnum):
-    """What a stream outlives, as a client asks for it in `x-stream-durability`."""
-
-    NONE = "none"  # nothing
-    REPLICATED = "replicated"  # the gateway, or the connection: a reader may come back
-
-
-HEADER = "x-stream-durability"
-
-
-def read_durability(given: str | None) -> Durability | None:
-    """What a client asks for; None: what is usual here. Raises RequestRejected."""
-    if given is None:
-        return None
-    try:
-        return Durability(given.strip().lower())
-    except ValueError:
-        raise RequestRejected(f"{HEADER} must be one of {', '.join(Durability)}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +81,26 @@ def placed(job: Job, after: Cursor | None = None) -> Job:
         message = f"This is no place in that stream: {error}."
         raise RequestRejected(message, param="after") from None
     return replace(job, renderer=renderer)
+
+
+def read_place(after: str | None, last_event_id: str | None) -> Cursor:
+    """The place that a reader says it is at, by a parameter or a header; none: at the start.
+
+    Raises RequestRejected.
+    """
+    given = after if after is not None else last_event_id
+    if not given:
+        return Cursor()
+    try:
+        return parse_cursor(given)
+    except ValueError as error:
+        raise RequestRejected(f"after: {error}.", param="after") from None
+
+
+def stem_of(stream_id: str, route: Route) -> str:
+    """What an id has behind the prefix of its route; empty where it is no id of one."""
+    match = _ID.fullmatch(stream_id)
+    return match[2] if match is not None and match[1] == route else ""
 
 
 def names(stem: str) -> tuple[RequestId, RequestId]:

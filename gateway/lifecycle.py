@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engines.api import Engine
+from engines.replicas import ReplicaSet
 from gateway.dispatch import Dispatcher
 from gateway.grammar_check import Checker
 from gateway.vector_dispatch import VectorDispatcher
@@ -36,6 +37,8 @@ class Serving:
     dispatcher: Dispatcher
     vectors: VectorDispatcher
     checker: Checker | None = None  # of grammars, where the engine takes any
+    keeper: ReplicaSet | None = None  # whose workers keep streams
+    is_outlived: bool = False  # whether those workers live on when this process ends
 
 
 @dataclass(frozen=True, slots=True)

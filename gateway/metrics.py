@@ -106,6 +106,9 @@ class Metrics:
         self._aborts = Counter(
             "penstock_aborts", "Calls that ended early, by cause", ["cause"], registry=registry
         )
+        self._resumed = Counter(
+            "penstock_streams_resumed", "Streams that a reader came back to", registry=registry
+        )
         self._prompt = Counter("penstock_prompt_tokens", "Prompt tokens served", registry=registry)
         self._generated = Counter("penstock_generated_tokens", "Tokens sent", registry=registry)
         self._cached = Counter(
@@ -155,6 +158,10 @@ class Metrics:
         self._prompt.inc(exchange.prompt_tokens)
         self._generated.inc(exchange.completion_tokens)
         self._cached.inc(exchange.cached_tokens)
+
+    def resumed(self) -> None:
+        """A reader came back to a stream."""
+        self._resumed.inc()
 
     def first_token(self, seconds: float) -> None:
         self._ttft.observe(seconds)

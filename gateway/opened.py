@@ -54,6 +54,10 @@ class Workers(Protocol):
         """Replicas that there should be."""
 
     @property
+    def outlive(self) -> bool:
+        """Whether they live on when this process ends."""
+
+    @property
     def migrations(self) -> int:
         """Streams that went on in another replica."""
 

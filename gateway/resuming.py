@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from engines.api import Found, GenerationRequest, RequestId
 from engines.replicas import MigratingStream, ReplicaSet, find
-from gateway.kept_stream import CallRecord, names, unpack
+from gateway.kept_stream import CallRecord, Route, names, unpack
 from openai_compat.errors import NotFound
 
 _FIRST_WORD_S = 0.25  # for a worker to say that somebody else has it
@@ -41,8 +41,10 @@ class Resumable:
         return streams
 
 
-async def find_call(engine: ReplicaSet, stem: str, salt: bytes) -> Resumable:
-    """The kept call of an id, if it is of this salt. Raises NotFound."""
+async def find_call(engine: ReplicaSet, stem: str, route: Route, salt: bytes) -> Resumable:
+    """The kept call of an id, if it is of this route and salt. Raises NotFound."""
+    if not stem:
+        raise not_found()
     told = await asyncio.gather(*(find(engine.engines, name) for name in names(stem)))
     for name, found in zip(names(stem), told, strict=True):
         if found is None:
@@ -51,7 +53,7 @@ async def find_call(engine: ReplicaSet, stem: str, salt: bytes) -> Resumable:
             record = unpack(found.kept.context)
         except ValueError:
             break
-        if record.salt == salt:
+        if (record.salt, record.route) == (salt, route):
             return Resumable(record, {name: found})
     raise not_found()
 

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -13,12 +14,15 @@ from fastapi import Request, Response
 from gateway.dispatch import Call
 from gateway.exchange import Exchange
 from gateway.grammar_check import check_grammar
+from gateway.kept_stream import CallRecord, Route, kept, placed, read_place, stem_of
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.limits import Limiter, Permit, permit
 from gateway.replies import json_response
 from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
+from gateway.rest.durability import HEADER, Wish, is_kept, read_durability, stream_headers
 from gateway.rest.sse import Pace, TokenStreamResponse
+from gateway.resuming import find_call, not_found
 from openai_compat.body import parse_body
 from openai_compat.job import Job, Prepared
 from openai_compat.models import find
@@ -53,19 +57,51 @@ class CallRunner:
         self.pace = pace
         self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
 
-    async def run(self, request: Request, lower: Lower) -> Response:
-        """Every refusal happens in here, before the first byte of an answer."""
+    async def run(self, request: Request, lower: Lower, route: Route | None = None) -> Response:
+        """Every refusal happens in here, before the first byte of an answer.
+
+        Streams of a `route` are kept by their workers, where that is usual or asked for.
+        """
         serving = self._lifecycle.serving()
         serving.dispatcher.check()
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, _generating(lower))
-        call = await self.start(job, exchange)
+        context = _context(exchange)
+        job = await self._lowered(raw, serving, exchange, context, _generating(lower))
         headers = notes(job.ignored)
-        if job.stream:
-            return TokenStreamResponse(call, self.pace, headers)
-        return json_response(await answer(call, request), headers=headers)
+        if not job.stream:
+            call = await self.start(job, exchange)
+            return json_response(await answer(call, request), headers=headers)
+        wish = Wish(None) if route is None else Wish(read_durability(request.headers.get(HEADER)))
+        if route is not None and wish.keeps(serving, raw):
+            job = kept(job, CallRecord(route, context.now, context.seed, exchange.salt, raw))
+        call = await self.start(job, exchange)
+        call.outlives_reader = wish.outlives_reader and is_kept(job)
+        if route is not None:
+            headers |= stream_headers(job, serving)
+        return TokenStreamResponse(call, self.pace, headers)
+
+    async def resume(
+        self, request: Request, stream_id: str, lower: Lower, route: Route
+    ) -> Response:
+        """Go on with a kept stream, behind what its reader says to have."""
+        serving = self._lifecycle.serving()
+        exchange = Exchange.of(request.scope)
+        after = read_place(request.query_params.get("after"), request.headers.get("last-event-id"))
+        stem = stem_of(stream_id, route)
+        if serving.keeper is None:
+            raise not_found()
+        found = await find_call(serving.keeper, stem, route, exchange.salt)
+        exchange.call_id = stem
+        context = replace(_context(exchange), id=stem, now=found.record.now, seed=found.record.seed)
+        body = found.record.body
+        job = await self._lowered(body, serving, exchange, context, _generating(lower))
+        job = placed(job, after)
+        call = await self._lifecycle.serving().dispatcher.resume(job, found, exchange)
+        call.outlives_reader = True
+        headers = {**notes(job.ignored), **stream_headers(job, serving, resumed=True)}
+        return TokenStreamResponse(call, self.pace, headers)
 
     async def start(self, job: Job, exchange: Exchange) -> Call:
         """Check its grammar and its key's quota, and enter it into the engine."""
@@ -111,7 +147,7 @@ class CallRunner:
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, lower)
+        job = await self._lowered(raw, serving, exchange, _context(exchange), lower)
         async with self._lifecycle.arrival():
             held = await self._permit(exchange, job.prompt_tokens)
         try:
@@ -127,14 +163,18 @@ class CallRunner:
         serving = self._lifecycle.serving()
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
-        prepared = await self._lowered(raw, serving, Exchange.of(request.scope), make)
+        exchange = Exchange.of(request.scope)
+        prepared = await self._lowered(raw, serving, exchange, _context(exchange), make)
         return json_response(prepared.body, headers=notes(prepared.ignored))
 
     async def _lowered(
-        self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lowering[T]
+        self,
+        raw: bytes,
+        serving: Serving,
+        exchange: Exchange,
+        context: CallContext,
+        lower: Lowering[T],
     ) -> T:
-        context = _context(exchange)
-
         def parse_and_lower() -> T:
             return _lower(parse_body(raw), serving, exchange, context, lower)
 

@@ -99,6 +99,10 @@ class Fleet:
         return len(self._links)
 
     @property
+    def outlive(self) -> bool:
+        return not any(link.must_start for link in self._links)
+
+    @property
     def migrations(self) -> int:
         return self._set.counters.migrations
 

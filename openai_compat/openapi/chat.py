@@ -30,6 +30,7 @@ from openai_compat.openapi.shapes import (
     text,
     words,
 )
+from openai_compat.openapi.streams import resuming
 from openai_compat.sampling import MAX_TOKENS
 
 _MODEL = "penstock-tiny"
@@ -291,5 +292,8 @@ PATHS: dict[str, Schema] = {
                 SSE: events(ref("ChatCompletionChunk"), _STREAM),
             },
         )
-    }
+    },
+    "/v1/chat/completions/{stream_id}/stream": resuming(
+        "resumeChatCompletion", "Chat", "ChatCompletionChunk", _STREAM
+    ),
 }

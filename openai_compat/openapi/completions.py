@@ -25,6 +25,7 @@ from openai_compat.openapi.shapes import (
     text,
     words,
 )
+from openai_compat.openapi.streams import resuming
 from openai_compat.sampling import MAX_TOKENS
 
 _MODEL = "penstock-tiny"
@@ -151,5 +152,8 @@ PATHS: dict[str, Schema] = {
                 SSE: events(ref("CompletionChunk"), _STREAM),
             },
         )
-    }
+    },
+    "/v1/completions/{stream_id}/stream": resuming(
+        "resumeCompletion", "Completions", "CompletionChunk", _STREAM
+    ),
 }
