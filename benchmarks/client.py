@@ -70,7 +70,7 @@ async def events(base_url: str, body: dict[str, object]) -> AsyncIterator[dict[s
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(f"refused: {head[:200]!r} {await reader.read(300)!r}")
-        async for line in _lines(reader):
+        async for line in dechunked(reader):
             if line == b"data: [DONE]":
                 return
             if line.startswith(b"data: "):
@@ -83,7 +83,7 @@ async def events(base_url: str, body: dict[str, object]) -> AsyncIterator[dict[s
         writer.close()
 
 
-async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def dechunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """The lines of a body in chunked coding."""
     rest = b""
     while size := int(await reader.readuntil(b"\r\n"), 16):

@@ -272,15 +272,16 @@ class Keeper(Protocol):
     async def find(self, request_id: RequestId) -> Kept | None:
         """What is kept of a request; None where nothing is."""
 
-    def attach(self, request: GenerationRequest) -> TokenStream:
+    def attach(self, request: GenerationRequest, *, watch: bool = False) -> TokenStream:
         """Go on with a kept request, behind what `request.emitted` says.
 
-        `request.kept` says with which attempt. The stream raises RequestUnknown where not all of
-        the rest can be told, RequestTaken where some other attempt was as great, also later.
+        `request.kept` says with which attempt; `watch`: beside whoever has it. The stream raises
+        RequestUnknown where not all of the rest can be told, RequestTaken where some other attempt
+        was as great, also later.
         """
 
-    def detach(self, request_id: RequestId) -> None:
-        """Hear no more of a kept request, which goes on for a while."""
+    def detach(self, stream: TokenStream) -> None:
+        """Hear no more on a stream of a kept request, which goes on for a while."""
 
 
 class Embedder(Protocol):

@@ -21,7 +21,14 @@ import grpc
 import grpc.aio
 
 from engines.admittance import check_request
-from engines.api import EngineInfo, EngineLoad, GenerationRequest, Kept, RequestId
+from engines.api import (
+    EngineInfo,
+    EngineLoad,
+    GenerationRequest,
+    Kept,
+    RequestId,
+    TokenStream,
+)
 from engines.errors import EngineDied, EngineError, EngineUnavailable, InvalidRequest, RequestFailed
 from engines.kv_feed import KvFeed
 from engines.mailbox import Mailbox
@@ -145,16 +152,17 @@ class RemoteEngine:
             return None
         return Kept(told.context, told.attempt) if told.found else None
 
-    def attach(self, request: GenerationRequest) -> Mailbox:
+    def attach(self, request: GenerationRequest, *, watch: bool = False) -> Mailbox:
         """Go on with a kept request of another session, behind what `request.emitted` says.
 
-        `request.kept` says with which attempt. Its stream raises RequestUnknown where the worker
-        cannot tell all of the rest, RequestTaken where some other attempt was as great, also later.
+        `request.kept` says with which attempt; `watch`: beside whoever has it. Its stream raises
+        RequestUnknown where the worker cannot tell all of the rest, RequestTaken where some other
+        attempt was as great, also later.
         """
         self._message(replace(request, emitted=()))  # all of it may be known but its end
         handle, box = self._enter(request)
         positions = [len(log or ()) for log in request.logs]
-        attempt = 0 if request.kept is None else request.kept.attempt
+        attempt = 0 if request.kept is None or watch else request.kept.attempt
         self._outbox.attaches.add(
             handle=handle, id=request.id, attempt=attempt, positions=positions
         )
@@ -163,9 +171,10 @@ class RemoteEngine:
                 self._outbox.cancels.add(handle=handle, choice=choice)
         return box
 
-    def detach(self, request_id: RequestId) -> None:
-        """Hear no more of a kept request, which goes on for a while. Its stream ends at once."""
-        handle = self._handles.get(request_id)
+    def detach(self, stream: TokenStream) -> None:
+        """Hear no more on a stream of a kept request, which goes on for a while. It ends at once."""
+        known = (handle for handle, each in self._open.items() if each.box is stream)
+        handle = next(known, None)
         if handle is None:
             return
         self._outbox.cancels.add(handle=handle, detach=True)

@@ -49,7 +49,8 @@ class Run:
         self.stream = stream
         kept = request.kept
         self.attempt = 0 if kept is None else kept.attempt
-        self.heard_by: tuple[Listener, int] | None = None
+        self.heard_by: tuple[Listener, int] | None = None  # who decides over it
+        self.watched_by: list[tuple[Listener, int]] = []
         self.told: dict[int, TokenEvent] | None = None if kept is None else {}
         self.failed: EngineError | None = None
         self.task: asyncio.Task[None] | None = None  # None: it has ended
@@ -74,22 +75,25 @@ class Run:
             before = self.told.setdefault(choice, own := _copy(event))
             if before is not own:
                 before.merge(own)
+        for listener, handle in self.watched_by:
+            listener.put(handle, position, _copy(event))  # each merges what it has into its own
         if self.heard_by is not None:
             listener, handle = self.heard_by
             listener.put(handle, position, event)
 
+    @property
+    def listeners(self) -> list[tuple[Listener, int]]:
+        """All who hear of it."""
+        return [*self.watched_by, *([self.heard_by] if self.heard_by is not None else [])]
+
     def fail(self, error: EngineError) -> None:
         """Tell the error that ends it."""
         self.failed = error
-        if self.heard_by is not None:
-            listener, handle = self.heard_by
+        for listener, handle in self.listeners:
             listener.fail(handle, error)
 
-    def tell_again(self, positions: Sequence[int]) -> None:
-        """Tell its listener all that lies behind these positions, and how it ended."""
-        if self.heard_by is None:
-            return
-        listener, handle = self.heard_by
+    def tell_again(self, positions: Sequence[int], listener: Listener, handle: int) -> None:
+        """Tell a listener all that lies behind these positions, and how it ended."""
         for event in (self.told or {}).values():
             begin, known = self._begins[event.choice], positions[event.choice]
             rest = _behind(event, known - begin)
@@ -160,7 +164,7 @@ class Runs:
         self, name: RequestId, attempt: int, positions: Sequence[int], listener: Listener,
         handle: int,
     ) -> Run:  # fmt: skip
-        """Hand a kept run to another listener, from these positions on.
+        """Hand a kept run to another listener, from these positions on; with 0, have it watch.
 
         Raises RequestUnknown where none is kept that can tell so much, RequestTaken where the
         attempt is not greater than the last one.
@@ -168,13 +172,16 @@ class Runs:
         run = self._kept.get(name)
         if run is None or not run.knows(positions):
             raise RequestUnknown("this worker does not keep that request, or not from there on")
-        if attempt <= run.attempt:
+        if not attempt:
+            run.watched_by.append((listener, handle))
+        elif attempt <= run.attempt:
             raise RequestTaken(_TAKEN)
-        run.attempt = attempt
-        self._hand_over(run, (listener, handle))
+        else:
+            run.attempt = attempt
+            self._hand_over(run, (listener, handle))
         if run.timer is not None and run.task is not None:
             run.timer.cancel()
-        run.tell_again(positions)
+        run.tell_again(positions, listener, handle)
         return run
 
     def find(self, name: RequestId) -> tuple[int, bytes] | None:
@@ -193,12 +200,15 @@ class Runs:
             run.task.cancel()
         self._forget(run)
 
-    def leave(self, run: Run) -> None:
-        """Its session has gone: abort it, or keep it for a while."""
-        run.heard_by = None
+    def leave(self, run: Run, listener: Listener, handle: int) -> None:
+        """A listener has gone: without any, it is aborted, or kept for a while."""
+        if run.heard_by == (listener, handle):
+            run.heard_by = None
+        elif (listener, handle) in run.watched_by:
+            run.watched_by.remove((listener, handle))
         if run.told is None:
             self.cancel(run, None)
-        elif run.task is not None:
+        elif run.task is not None and not run.listeners:
             self._expire(run)
 
     def close(self) -> None:
@@ -228,8 +238,7 @@ class Runs:
     def _note_end(self, run: Run) -> None:
         run.task = None
         self._running.discard(run)
-        if run.heard_by is not None:
-            listener, handle = run.heard_by
+        for listener, handle in run.listeners:
             listener.ended(handle)
         if self._kept.get(run.request.id) is run:
             self._keep_what_ended(run)

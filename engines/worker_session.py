@@ -81,8 +81,8 @@ class Session:
         self._closed = True
         self.wake()
         runs, self._runs = self._runs, {}
-        for run in runs.values():
-            self._all.leave(run)
+        for handle, run in runs.items():
+            self._all.leave(run, self, handle)
 
     # -- what its runs tell
 
@@ -100,7 +100,7 @@ class Session:
 
     def ended(self, handle: int) -> None:
         run = self._runs.get(handle)
-        if run is not None and (run.told is None or run.heard_by != (self, handle)):
+        if run is not None and (run.told is None or (self, handle) not in run.listeners):
             del self._runs[handle]  # else it is kept, and may be let go of by a cancel
         self.wake()
 
@@ -134,18 +134,21 @@ class Session:
     def _detach(self, handle: int) -> None:
         run = self._runs.pop(handle, None)
         if run is not None:
-            self._all.leave(run)
+            self._all.leave(run, self, handle)
 
     def _cancel(self, handle: int, choice: int | None) -> None:
         run = self._runs.get(handle)
         if run is None:
             return  # it has ended meanwhile
-        if choice is None:
+        if choice is not None:
+            self._pending.pop((handle, choice), None)
+            self._all.cancel(run, choice)
+        elif run.heard_by == (self, handle):
             self._runs.pop(handle)
             run.heard_by = None
+            self._all.cancel(run, None)
         else:
-            self._pending.pop((handle, choice), None)
-        self._all.cancel(run, choice)
+            self._detach(handle)  # who watches has no say over others
 
     def _frame(self, number: int, load: EngineLoad | None, *, draining: bool) -> pb.StepFrame:
         pending, self._pending = self._pending, {}

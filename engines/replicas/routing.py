@@ -119,7 +119,9 @@ class ReplicaSet:
         self._streams[request.id] = stream
         return stream
 
-    def attach(self, request: GenerationRequest, found: Found) -> MigratingStream:
+    def attach(
+        self, request: GenerationRequest, found: Found, *, watch: bool = False
+    ) -> MigratingStream:
         """Go on with a kept request (finding.py), from its first token; it may move then as any.
 
         Raises RequestUnknown where its replica has gone; the stream, also RequestTaken.
@@ -129,11 +131,12 @@ class ReplicaSet:
         replica = self._replicas.get(found.replica)
         if replica is None or not isinstance(replica.engine, Keeper):
             raise RequestUnknown("the worker that has kept that request has gone")
-        kept = replace(found.kept, attempt=found.kept.attempt + 1)
+        kept = replace(found.kept, attempt=found.kept.attempt + (not watch))
         request = replace(request, kept=kept)
         stream = MigratingStream(request, self, self._patience, self.info.vocab_size)
-        stream.attach(replica)
-        self._streams[request.id] = stream
+        stream.attach(replica, watch=watch)
+        if not watch:
+            self._streams[request.id] = stream
         return stream
 
     def load(self) -> EngineLoad:

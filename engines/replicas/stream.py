@@ -110,11 +110,11 @@ class MigratingStream:
         self._inner = self._home.place(self, self.request, in_turn=True)
         return self._inner is not None
 
-    def attach(self, replica: "Replica") -> None:
+    def attach(self, replica: "Replica", *, watch: bool = False) -> None:
         """Go to the replica that keeps the request already. Raises what that replica raises."""
         if not isinstance(replica.engine, Keeper):
             raise TypeError(f"{replica.name} keeps no requests")
-        self._inner = replica.engine.attach(self.request)
+        self._inner = replica.engine.attach(self.request, watch=watch)
         replica.guests.add(self)
         self.replica = replica
 
@@ -126,11 +126,11 @@ class MigratingStream:
 
     def detach(self) -> None:
         """Read no more; what is kept goes on in its replica for a while."""
-        replica = self.replica
+        replica, inner = self.replica, self._inner
         self._due.clear()
         self._release()
-        if replica is not None and isinstance(replica.engine, Keeper):
-            replica.engine.detach(self.request.id)
+        if replica is not None and inner is not None and isinstance(replica.engine, Keeper):
+            replica.engine.detach(inner)
 
     def __aiter__(self) -> "MigratingStream":
         return self

@@ -104,7 +104,10 @@ async def test_every_choice_is_told_from_where_it_was():
         control = await read(engine.generate(plain("control", n=3, temperature=1.0, seed=5)))
         first, second = await gateway(engine), await gateway(engine)
         asked = request(n=3, temperature=1.0, seed=5)
-        await anext(first.generate(asked))
+        stream, told = first.generate(asked), 0
+        while told < 4:
+            event = await anext(stream)
+            told += len(event.tokens) if event.choice == 0 else 0
         await die(first)
         logs = (tuple(control[0].tokens[:4]), None, ())
         rest = await read(second.attach(replace(asked, kept=Kept(b"", 1), emitted=logs)))
@@ -210,7 +213,7 @@ async def test_a_reader_may_leave_and_come_back():
         first = await gateway(engine)
         stream = first.generate(request())
         told = await tokens_of(stream, 2)
-        first.detach(stream.request.id)
+        first.detach(stream)
         with pytest.raises(EngineUnavailable):
             await read(stream)
         gate.open()
@@ -218,6 +221,42 @@ async def test_a_reader_may_leave_and_come_back():
         control = (await read(engine.generate(plain())))[0]
         assert [*told, *rest[0].tokens] == control.tokens
         await first.stop(0)
+
+
+async def test_many_may_watch_and_one_decides():
+    """Whoever watches gets all of it, leaves when it likes, and ends it for nobody."""
+    async with worker(steps=4) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        holder = first.generate(request())
+        told = await tokens_of(holder, 2)
+        watchers = [second.attach(request(), watch=True) for _ in range(3)]
+        watchers.append(first.attach(request(emitted=(tuple(told[:1]),)), watch=True))
+        await tokens_of(watchers[0], 1)
+        await watchers[0].aclose()
+        gate.open()
+        control = (await read(engine.generate(plain())))[0]
+        rests = [await read(each) for each in watchers[1:]]
+        assert [rest[0].tokens for rest in rests[:2]] == [control.tokens] * 2
+        assert [*told[:1], *rests[2][0].tokens] == control.tokens
+        assert [*told, *(await read(holder))[0].tokens] == control.tokens
+        late = await read(second.attach(request(), watch=True))
+        assert (late[0].tokens, late[0].finish) == (control.tokens, control.finish)
+        for remote in (first, second):
+            await remote.stop(0)
+
+
+async def test_what_is_watched_goes_on_without_its_holder():
+    """Its gateway has died, and who watches is still there; when they go too, it ends."""
+    async with worker(keeping=Keeping(0.2, 30), steps=3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        await anext(first.generate(request()))
+        watching = second.attach(request(), watch=True)
+        told = await tokens_of(watching, 1)
+        await die(first)
+        await asyncio.sleep(0.4)
+        gate.open()
+        assert len(told) + len((await read(watching))[0].tokens) == TOKENS
+        await second.stop(0)
 
 
 async def test_whoever_asks_is_told_what_is_kept():
