@@ -11,7 +11,7 @@ about it meanwhile (that it is aborted, that its id is in use again) waits behin
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ _PATIENCE_S = 2.0
 _FLUSH_S = 2.0  # for what is in memory only, at the end
 _FLUSH_BYTES = 2 << 30  # more is not digested in that time
 _ORDER_AFTER = 256  # blocks written
+_REPORT_S = 60.0
 
 Message = TypeVar("Message")
 
@@ -72,6 +73,7 @@ class Keeper(Generic[Message]):
         self._readers: dict[BlockName, list[RequestId]] = {}  # of blocks that are being read
         self._device: dict[BlockName, BlockBytes] = {}  # at the end
         self._since_order = 0
+        self._reported, self._report_at = replace(tiers.counters), time.monotonic() + _REPORT_S
 
     @property
     def state(self) -> TierState:
@@ -141,6 +143,8 @@ class Keeper(Generic[Message]):
 
     def hand_over(self) -> None:
         """Have the disk do what has come up."""
+        if time.monotonic() > self._report_at:
+            self._report()
         tasks = self.tiers.take_tasks()
         if self._disk is None:
             return
@@ -170,6 +174,7 @@ class Keeper(Generic[Message]):
 
     def close(self) -> None:
         """Write what is in memory only, within 2 s, and let go of the folder. Idempotent."""
+        self._report()
         disk, self._disk = self._disk, None
         if disk is None:
             return
@@ -178,6 +183,19 @@ class Keeper(Generic[Message]):
             disk.do(task)
         self._write_order(disk)
         disk.stop(_FLUSH_S)
+
+    def _report(self) -> None:
+        """Log what the tiers have and have done, if that has changed."""
+        self._report_at = time.monotonic() + _REPORT_S
+        counters = self.tiers.counters
+        if counters != self._reported:
+            self._reported = replace(counters)
+            done = ", ".join(f"{name} {count}" for name, count in asdict(counters).items())
+            state = self.state
+            _log.info(
+                "KV tiers: %d blocks in memory, %d on the disk, of %d bytes; %s",
+                state.host_blocks, state.disk_blocks, state.block_bytes, done,
+            )  # fmt: skip
 
     def _write_order(self, disk: Disk) -> None:
         self._since_order = 0

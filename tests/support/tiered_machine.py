@@ -5,6 +5,8 @@ in a tier under a name is what the ledger computes for the tokens of that name, 
 and what is told of the tiers is what is in them.
 """
 
+import random
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -13,7 +15,7 @@ from engines.ledger import _fingerprint
 from kvcache.events import BlockStored
 from kvcache.naming import prompt_names, root_name
 from kvcache.tiers import DISK, HOST, Remove, Tiers, Write
-from tests.support.machine import SchedulerMachine, prompts
+from tests.support.machine import SchedulerMachine
 
 
 class TieredMachine(SchedulerMachine):
@@ -21,20 +23,24 @@ class TieredMachine(SchedulerMachine):
 
     @initialize(
         size=st.sampled_from([1, 2, 4]),
-        blocks=st.integers(2, 12),
+        blocks=st.integers(2, 8),
         width=st.integers(1, 5),
         spare=st.integers(4, 14),
         ageing=st.sampled_from([1, 8]),
-        tiers=st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 6)),
+        tiers=st.tuples(
+            st.integers(0, 8), st.integers(0, 16), st.integers(1, 20), st.integers(0, 1 << 20)
+        ),
     )
     def build(self, size, blocks, width, spare, ageing, tiers):
-        host, room, writing = tiers
+        host, room, writing, seed = tiers
         self._tiers = Tiers(host, room, most_writing=writing)
         self.host, self.room, self.flushed = host, room, False
+        self.chance = random.Random(seed)
         self.disk: dict[bytes, np.ndarray] = {}
         self.tasks: list[Write | Remove] = []
         self.told: dict[int, set[bytes]] = {HOST: set(), DISK: set()}
         self.tokens: dict[bytes, tuple[int, ...]] = {}  # of a name: its whole history
+        self.salts: dict[bytes, bytes] = {}
         self._tiers.tell(self._heard_tier)
         SchedulerMachine.build(self, size, blocks, width, spare, ageing)
         self.scheduler.pool.subscribe(self._heard_block)
@@ -50,13 +56,33 @@ class TieredMachine(SchedulerMachine):
 
     def _heard_block(self, event):
         if isinstance(event, BlockStored):
-            before = self.tokens.get(event.parent, ())
-            if not before:
-                assert event.parent in map(root_name, (b"", b"other"))
+            roots = {root_name(salt): salt for salt in (b"", b"other")}
+            before = () if event.parent in roots else self.tokens[event.parent]
+            self.salts[event.name] = roots.get(event.parent) or self.salts.get(event.parent, b"")
             self.tokens[event.name] = before + tuple(np.frombuffer(event.tokens, "<i4").tolist())
+
+    def _check_plan(self, plan):
+        """What is restored into a block was kept under the name of that block (I4)."""
+        super()._check_plan(plan)
+        tiers, pool = self._tiers, self.scheduler.pool
+        kept = {
+            id(each): name for name, each in [*tiers._contents.items(), *tiers._writing.items()]
+        }
+        for block, content in plan.restores:
+            assert kept[id(content)] == pool._names[pool._index.serial(block)]
+
+    def _step(self):
+        """Between two steps the disk does something, well or badly."""
+        self._work(self.chance.randrange(5), failing=self.chance.random() < 0.1)
+        for _ in range(self.chance.randrange(3) if self.disk else 0):
+            self._fetch(self.chance.choice(sorted(self.disk)), corrupt=self.chance.random() < 0.1)
+        super()._step()
 
     @rule(count=st.integers(1, 5), failing=st.booleans())
     def disk_works(self, count, failing):
+        self._work(count, failing=failing)
+
+    def _work(self, count, *, failing):
         """Some of the tasks are done; writes may fail, as on a full disk."""
         self.tasks += self._tiers.take_tasks()
         for _ in range(min(count, len(self.tasks))):
@@ -70,26 +96,28 @@ class TieredMachine(SchedulerMachine):
                 self._tiers.written(task.name)
             self.tasks += self._tiers.take_tasks()
 
-    @rule(prompt=prompts, salt=st.sampled_from([b"", b"other"]), corrupt=st.booleans())
-    def fetch(self, prompt, salt, corrupt):
-        """What a prompt would find on the disk is read, as before a request is let in."""
-        for name in self._tiers.beyond(prompt_names(salt, prompt, self.limits.block_size)):
-            content = self.disk.get(name)
+    @precondition(lambda self: self.disk)
+    @rule(data=st.data(), corrupt=st.sampled_from([False, False, True]))
+    def fetch(self, data, corrupt):
+        self._fetch(data.draw(st.sampled_from(sorted(self.disk))), corrupt=corrupt)
+
+    def _fetch(self, name, *, corrupt):
+        """What the disk has up to a block is read, as for a request that is to be let in."""
+        names = prompt_names(self.salts[name], self.tokens[name], self.limits.block_size)
+        assert names[-1] == name
+        tokens = np.array(self.tokens[name], np.int32)
+        hit = len(self.scheduler.pool.match(self.salts[name], tokens))
+        for wanted in self._tiers.beyond(names[hit:]):
+            content = self.disk.get(wanted)
             if content is None or corrupt:
-                self._tiers.lost(name, corrupt=corrupt)
+                self._tiers.lost(wanted, corrupt=corrupt)
             else:
-                self._tiers.fetched(name, content.copy())
+                self._tiers.fetched(wanted, content.copy())
 
     @rule()
     def fill_the_disk(self):
         self.flushed = True  # then more may be on the way than otherwise
         self._tiers.flush({})
-
-    @precondition(lambda self: self.host)
-    @rule(prompt=prompts)
-    def clear_and_return(self, prompt):
-        """The device forgets everything; what was saved must be the same when it comes back."""
-        self.scheduler.pool.clear()
 
     @invariant()
     def tiers_are_true(self):
@@ -118,7 +146,7 @@ class TieredMachine(SchedulerMachine):
         if not hasattr(self, "scheduler") or self.broken:
             return
         while self.tasks or self._tiers._tasks:
-            self.disk_works(count=5, failing=False)
+            self._work(5, failing=False)
         assert set(self.disk) == set(self._tiers.names(DISK)), "a file nobody knows of, or none"
         assert not self._tiers._writing
         assert self._tiers._unanswered == 0
