@@ -1,4 +1,4 @@
-"""The command line: `penstock serve | gateway | worker | chat | check`.
+"""The command line: `penstock serve | gateway | worker | chat | check | redis-setup`.
 
 What a command needs is imported when it runs.
 """
@@ -210,3 +210,29 @@ def check(
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def redis_setup(
+    redis: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", envvar="PENSTOCK_REDIS", show_envvar=False,
+            help="With the user who may load functions (default: PENSTOCK_REDIS).",
+        ),
+    ],
+) -> None:  # fmt: skip
+    """Put the functions into Redis that gateways and workers call there. Again: nothing changes."""
+    import asyncio
+
+    from gateway.redis.setup import SetupFailed, set_up
+    from gateway.setting_kinds import redis_url
+
+    try:
+        url: Any = redis_url().parse(redis)
+        for done in asyncio.run(set_up(url)):
+            typer.echo(done)
+    except ValueError as error:
+        raise _refused(ValueError(f"--redis: {error}"), _EXIT_USAGE) from None
+    except SetupFailed as error:
+        raise _refused(error, _EXIT_REFUSED) from None

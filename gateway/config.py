@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.redis.address import parse_address
 from gateway.setting_kinds import ANY_ORIGIN
 from gateway.settings import Settings, setting_fields
 
@@ -50,6 +51,7 @@ def read_settings(
     _check_keys(settings)
     _check_step(settings)
     _check_ledger(settings)
+    _check_redis(settings)
     return settings
 
 
@@ -68,8 +70,11 @@ def check_worker(settings: Settings) -> None:
 
 def check_gateway(settings: Settings) -> None:
     """What `penstock gateway` must be given. Raises ConfigError."""
-    if not settings.worker:
-        raise ConfigError("no worker is named: give --worker ADDRESS, or use penstock serve")
+    if not settings.worker and settings.redis is None:
+        raise ConfigError(
+            "no worker is named: give --worker ADDRESS, or --redis URL to find them, or use"
+            " penstock serve"
+        )
     _check_channels(settings, settings.worker)
 
 
@@ -228,4 +233,17 @@ def _check_ledger(settings: Settings) -> None:
     if settings.engine == "ledger" and (settings.dtype, settings.device) != ("auto", "auto"):
         raise ConfigError(
             "--dtype and --device mean nothing to --engine ledger, which has no model"
+        )
+
+
+def _check_redis(settings: Settings) -> None:
+    if settings.redis is None:
+        if settings.advertise is not None:
+            raise ConfigError("--advertise means nothing without --redis, which is who is told")
+        return
+    address = parse_address(settings.redis.value)
+    if not address.local and address.password is None:
+        raise ConfigError(
+            "refusing a Redis beyond this machine without a password: who reaches it could send"
+            " requests anywhere; see docs/redis.md"
         )

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.redis.address import parse_address
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
 _SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 ANY_ORIGIN = "*"
@@ -185,6 +187,17 @@ def secret() -> Kind:
         return Secret(word)
 
     return Kind(parse, "SECRET")
+
+
+def redis_url() -> Kind:
+    """Where Redis is; a secret, since it may hold a password."""
+
+    def parse(raw: object) -> Secret:
+        word = _text(raw)
+        parse_address(word)
+        return Secret(word)
+
+    return Kind(parse, "URL")
 
 
 def secrets() -> Kind:

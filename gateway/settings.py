@@ -22,6 +22,7 @@ from gateway.setting_kinds import (
     number,
     origins,
     path,
+    redis_url,
     seconds,
     secret,
     secrets,
@@ -232,6 +233,14 @@ class Settings:
     worker_ca: Path | None = _setting(
         None, path(), "What has signed the certificate of the other side, PEM", group="workers"
     )
+    redis: Secret | None = _setting(
+        None, redis_url(), "Redis that gateways and workers share; with a password: not as a flag",
+        group="workers",
+    )  # fmt: skip
+    advertise: str | None = _setting(
+        None, worker_address(), "Where others reach it, as Redis is told (default: what it binds)",
+        group="workers",
+    )  # fmt: skip
     migrations: int = _setting(
         3, number(0, 100), "Workers that may die under a stream before it is given up",
         group="workers", unit="deaths",
@@ -258,6 +267,7 @@ _ENGINE = frozenset(
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
 _ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})
+_SHARED = frozenset({"redis", "advertise"})
 
 
 def flags_of(command: str) -> tuple[Field[Any], ...]:
@@ -265,7 +275,7 @@ def flags_of(command: str) -> tuple[Field[Any], ...]:
     every = {field.name for field in setting_fields()} - _NO_FLAG
     taken = {
         "serve": every - _ELSEWHERE,
-        "worker": _BOTH | _ENGINE | {"listen"},
+        "worker": _BOTH | _ENGINE | _SHARED | {"listen"},
         "gateway": every - _ENGINE - {"listen", "replicas"},
     }[command]
     return tuple(field for field in setting_fields() if field.name in taken)
