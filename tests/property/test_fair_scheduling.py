@@ -187,19 +187,16 @@ def test_what_is_computed_again_is_charged_once():
         scheduler.add(
             GenerationRequest(RequestId(tenant.decode()), prompt, sampling, tenant=tenant)
         )
-    service = scheduler._meter.service
-    begun, charged = {}, Counter()
-    charge, charge_each = service.charge, service.charge_each
-    service.charge = lambda account, cost: (charged.update({account: cost}), charge(account, cost))
-    service.charge_each = lambda accounts, costs: (
-        charged.update(dict(zip(accounts.tolist(), costs.tolist(), strict=True))),
-        charge_each(accounts, costs),
-    )
+    prompts, charge = Counter(), scheduler._meter.service.charge
+
+    def noted(account, cost):
+        prompts[account] += cost
+        charge(account, cost)
+
+    scheduler._meter.service.charge = noted
     while scheduler.has_work:
         plan = scheduler.plan()
-        for sequence in scheduler._running:
-            begun.setdefault(sequence.account, sequence.request.tenant)
         scheduler.apply(plan, runner.collect(runner.launch(plan)))
+        scheduler.pool.clear()  # so that nothing of whoever is preempted is found again
     assert scheduler.counters.preemptions > 0
-    assert set(begun.values()) == {b"a", b"b", b"c"}
-    assert max(charged.values()) <= 9 + 2 * 16
+    assert 0 < max(prompts.values()) <= 9
