@@ -77,6 +77,11 @@ class Disk:
         self._thread = threading.Thread(target=self._run, name="penstock-kv-disk", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether anything will be answered."""
+        return self._thread.is_alive()
+
     def do(self, task: DiskTask) -> None:
         """Have a task done; any thread may ask, but one keeps its order."""
         self._put(_FIRST if isinstance(task, Read) else _IN_ORDER, task)

@@ -103,8 +103,10 @@ class Keeper(Generic[Message]):
         return request is not None and self._fetch(request, message)
 
     def _fetch(self, request: GenerationRequest, message: Message) -> bool:
+        if self._disk is None or not self._disk.alive:
+            return False
         missing = set(self._on_disk_only(request)) if self.tiers.disk_blocks else set()
-        if self._disk is None or not missing:
+        if not missing:
             return False
         until = time.monotonic() + _PATIENCE_S
         self._held[request.id] = _Held([message], missing, until)

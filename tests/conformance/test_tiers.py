@@ -259,6 +259,24 @@ async def test_a_disk_that_does_not_answer_is_a_miss(tmp_path, monkeypatch, kept
     assert answer[0].cached == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_disk_that_is_gone_is_not_waited_for(tmp_path, monkeypatch, kept):
+    """Whatever its thread died of: one request is late, the next is not."""
+
+    def broken(*_):
+        raise RuntimeError("nobody knows what this is")
+
+    monkeypatch.setattr(keepers, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(folders.BlockFolder, "read", broken)
+    async with running(tiered(SMALL, 40, tmp_path / "kv", 600)) as engine:
+        (first,) = await answers(engine, [kept])
+        monkeypatch.setattr(keepers, "_PATIENCE_S", 1e9)
+        others = returning_prompts(30, seed=6)
+        async with asyncio.timeout(30):
+            later = await answers(engine, others)
+    assert tokens([first, *later]) == expected([kept, *others])
+
+
 async def test_gateways_are_told_in_which_tier_a_block_is(tmp_path):
     """What a listener has at rest is what is in each tier; the directory finds the prompt."""
     prompt, others = returning_prompts(1, seed=5)[0], returning_prompts(40, seed=6)

@@ -1,7 +1,11 @@
 """Folders of block files: what a crash, a stranger or a bad disk leaves there is never believed."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from engines.tiers.block_file import Corrupt
 from engines.tiers.folder import BlockFolder, file_bytes
 from engines.tiers.places import UnsafeFolder, remove_abandoned, take_place
 
+ROOT = Path(__file__).parents[4]
 PRINT, OTHER = b"f" * 16, b"g" * 16
 BYTES = 64
 NAMES = [bytes([number]) * 16 for number in range(1, 9)]
@@ -129,6 +134,47 @@ def test_what_a_killed_process_leaves_is_removed(root, folder):
     assert folder.list_blocks(10) == []
     assert not half.exists()
     assert mine.read_text() == "not yours"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engines.tiers import folder
+import importlib.util
+
+spec = importlib.util.spec_from_file_location("folder_tests", sys.argv[3])
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+NAMES, content, opened = tests.NAMES, tests.content, tests.opened
+
+def half(fd, left):
+    os.write(fd, left[: len(left) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+made = opened(Path(sys.argv[1]))
+made.write(NAMES[0], content())
+made.write_order((NAMES[0],))
+folder._write_all = half
+if sys.argv[2] == "manifest":
+    made.write_order((NAMES[0], NAMES[1]))
+made.write(NAMES[1], content())
+"""
+
+
+@pytest.mark.parametrize("what", ["block", "manifest"])
+def test_a_process_that_is_killed_while_it_writes_loses_that_and_no_more(root, what):
+    """What it wrote before is there, its lock is free, and half a file is gone."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, root, what, __file__], cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len([*root.rglob("*.tmp")]) == 1
+    folder = opened(root)
+    assert folder.list_blocks(10) == [NAMES[0]]
+    assert folder.read(NAMES[0]).tolist() == content().tolist()
+    assert not [*root.rglob("*.tmp")]
+    assert not (root / PRINT.hex() / "1").exists()
+    folder.close()
 
 
 def test_the_manifest_gives_the_order(folder):
