@@ -57,7 +57,7 @@ def chain(made, name):
 
 def in_context(path):
     """Whether .dockerignore lets a path of the repository into the build."""
-    kept = False
+    kept = True  # as Docker begins
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
