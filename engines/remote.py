@@ -172,7 +172,7 @@ class RemoteEngine:
         return box
 
     def detach(self, stream: TokenStream) -> None:
-        """Hear no more on a stream of a kept request, which goes on for a while. It ends at once."""
+        """Hear no more on a stream of a kept request, which goes on for a while. It ends now."""
         known = (handle for handle, each in self._open.items() if each.box is stream)
         handle = next(known, None)
         if handle is None:

@@ -240,7 +240,9 @@ class Runs:
         self._running.discard(run)
         for listener, handle in run.listeners:
             listener.ended(handle)
-        if self._kept.get(run.request.id) is run:
+        if run.failed is not None and run.listeners:
+            self._forget(run)  # they know, and may ask anew
+        elif self._kept.get(run.request.id) is run:
             self._keep_what_ended(run)
         if not self._running:
             self._on_empty()

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from engines.errors import EngineError
 from gateway.auth import Keyring
+from gateway.claims import Claims
 from gateway.cross_origin import CrossOrigin
 from gateway.dialects import errors_of
 from gateway.edge import METRICS, PUBLIC, Access, Edge
@@ -40,6 +41,7 @@ from gateway.rest import (
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
+from gateway.rest.kept_calls import KeptCalls
 from gateway.rest.sse import Pace
 from gateway.settings import Settings
 from openai_compat.errors import ApiError
@@ -53,11 +55,13 @@ def create_app(
     metrics: Metrics,
     clock: Callable[[], float],
     limiter: Limiter,
+    claims: Claims,
 ) -> ASGIApp:
     """The application over a lifecycle that something else moves forward."""
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
     calls = CallRunner(lifecycle, reader, pace, limiter)
+    kept = KeptCalls(lifecycle, calls, claims)
     stored = stored_responses(settings, metrics, clock)
 
     @asynccontextmanager
@@ -70,8 +74,8 @@ def create_app(
     # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     routers = (
-        chat.routes(calls),
-        completions.routes(calls),
+        chat.routes(kept),
+        completions.routes(kept),
         messages.routes(calls),
         responses.routes(calls, stored),
         embeddings.routes(calls),

@@ -14,6 +14,7 @@ from engines.replicas import ReplicaSet
 from gateway import __version__
 from gateway.admission import Admission
 from gateway.app import create_app
+from gateway.claims import MemoryClaims
 from gateway.dispatch import Dispatcher
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.memory_limiter import MemoryLimiter
@@ -37,7 +38,7 @@ def build(settings: Settings) -> Parts:
     """Wire what answers from the first second on."""
     lifecycle, metrics = Lifecycle(), Metrics(__version__)
     limiter = MemoryLimiter(monotonic)
-    app = create_app(settings, lifecycle, metrics, monotonic, limiter)
+    app = create_app(settings, lifecycle, metrics, monotonic, limiter, MemoryClaims())
     return Parts(app, lifecycle, metrics)
 
 

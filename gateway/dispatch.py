@@ -176,8 +176,13 @@ class Dispatcher:
             raise
         return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
 
-    async def resume(self, job: Job, kept: Resumable, exchange: Exchange) -> Call:
-        """Go on with a kept call, from its first token on. Raises EngineError, NotFound."""
+    async def resume(
+        self, job: Job, kept: Resumable, exchange: Exchange, *, watch: bool = False
+    ) -> Call:
+        """Go on with a kept call, from its first token on. Raises EngineError, NotFound.
+
+        `watch`: beside whoever reads it already.
+        """
         engine = self._engine
         if not isinstance(engine, ReplicaSet):
             raise not_found()
@@ -188,7 +193,7 @@ class Dispatcher:
         )
         self._idle.clear()
         try:
-            streams = await kept.attach(engine, job.requests)
+            streams = await kept.attach(engine, job.requests, watch=watch)
         except BaseException:
             self.release(ticket)
             raise

@@ -60,13 +60,13 @@ def unpack(context: bytes) -> CallRecord:
 
 
 def kept(job: Job, record: CallRecord) -> Job:
-    """The job as one whose requests are kept; its frames tell their places."""
+    """The job as one whose requests are kept; the frames of a stream tell their places."""
     first, *rest = job.requests
     requests = (
         replace(first, kept=Kept(record.pack())),
         *(replace(request, kept=Kept(b"")) for request in rest),
     )
-    return replace(placed(job), requests=requests)
+    return replace(placed(job) if job.stream else job, requests=requests)
 
 
 def placed(job: Job, after: Cursor | None = None) -> Job:

@@ -23,16 +23,21 @@ class Resumable:
         self._found = found
 
     async def attach(
-        self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...]
+        self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
     ) -> list[MigratingStream]:
-        """The streams of its requests from their first tokens. Raises EngineError."""
+        """The streams of its requests from their first tokens. Raises EngineError.
+
+        `watch`: beside whoever reads them already.
+        """
         found = dict(self._found)
         for request in requests:
             if request.id not in found:
                 found[request.id] = await _known(engine, request.id)
         streams: list[MigratingStream] = []
         try:
-            streams.extend(engine.attach(request, found[request.id]) for request in requests)
+            streams.extend(
+                engine.attach(request, found[request.id], watch=watch) for request in requests
+            )
             await asyncio.gather(*(stream.begin(_FIRST_WORD_S) for stream in streams))
         except BaseException:
             for stream in streams:

@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -14,15 +13,12 @@ from fastapi import Request, Response
 from gateway.dispatch import Call
 from gateway.exchange import Exchange
 from gateway.grammar_check import check_grammar
-from gateway.kept_stream import CallRecord, Route, kept, placed, read_place, stem_of
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.limits import Limiter, Permit, permit
 from gateway.replies import json_response
 from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
-from gateway.rest.durability import HEADER, Wish, is_kept, read_durability, stream_headers
 from gateway.rest.sse import Pace, TokenStreamResponse
-from gateway.resuming import find_call, not_found
 from openai_compat.body import parse_body
 from openai_compat.job import Job, Prepared
 from openai_compat.models import find
@@ -57,51 +53,29 @@ class CallRunner:
         self.pace = pace
         self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
 
-    async def run(self, request: Request, lower: Lower, route: Route | None = None) -> Response:
-        """Every refusal happens in here, before the first byte of an answer.
+    async def run(self, request: Request, lower: Lower) -> Response:
+        """Every refusal happens in here, before the first byte of an answer."""
+        raw, serving = await self.arrived(request)
+        exchange = Exchange.of(request.scope)
+        job = await self.lowered(raw, serving, exchange, new_context(exchange), lower)
+        call = await self.start(job, exchange)
+        headers = notes(job.ignored)
+        if job.stream:
+            return TokenStreamResponse(call, self.pace, headers)
+        return json_response(await answer(call, request), headers=headers)
 
-        Streams of a `route` are kept by their workers, where that is usual or asked for.
-        """
+    async def arrived(self, request: Request) -> tuple[bytes, Serving]:
+        """The body of a call, and what will serve it. Raises ApiError where there is no room."""
         serving = self._lifecycle.serving()
         serving.dispatcher.check()
         async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
-        exchange = Exchange.of(request.scope)
-        context = _context(exchange)
-        job = await self._lowered(raw, serving, exchange, context, _generating(lower))
-        headers = notes(job.ignored)
-        if not job.stream:
-            call = await self.start(job, exchange)
-            return json_response(await answer(call, request), headers=headers)
-        wish = Wish(None) if route is None else Wish(read_durability(request.headers.get(HEADER)))
-        if route is not None and wish.keeps(serving, raw):
-            job = kept(job, CallRecord(route, context.now, context.seed, exchange.salt, raw))
-        call = await self.start(job, exchange)
-        call.outlives_reader = wish.outlives_reader and is_kept(job)
-        if route is not None:
-            headers |= stream_headers(job, serving)
-        return TokenStreamResponse(call, self.pace, headers)
+            return await self._reader.read(request.headers, request.receive), serving
 
-    async def resume(
-        self, request: Request, stream_id: str, lower: Lower, route: Route
-    ) -> Response:
-        """Go on with a kept stream, behind what its reader says to have."""
-        serving = self._lifecycle.serving()
-        exchange = Exchange.of(request.scope)
-        after = read_place(request.query_params.get("after"), request.headers.get("last-event-id"))
-        stem = stem_of(stream_id, route)
-        if serving.keeper is None:
-            raise not_found()
-        found = await find_call(serving.keeper, stem, route, exchange.salt)
-        exchange.call_id = stem
-        context = replace(_context(exchange), id=stem, now=found.record.now, seed=found.record.seed)
-        body = found.record.body
-        job = await self._lowered(body, serving, exchange, context, _generating(lower))
-        job = placed(job, after)
-        call = await self._lifecycle.serving().dispatcher.resume(job, found, exchange)
-        call.outlives_reader = True
-        headers = {**notes(job.ignored), **stream_headers(job, serving, resumed=True)}
-        return TokenStreamResponse(call, self.pace, headers)
+    async def lowered(
+        self, raw: bytes, serving: Serving, exchange: Exchange, context: CallContext, lower: Lower
+    ) -> Job:
+        """The job of a call on a route that generates."""
+        return await self._lowered(raw, serving, exchange, context, _generating(lower))
 
     async def start(self, job: Job, exchange: Exchange) -> Call:
         """Check its grammar and its key's quota, and enter it into the engine."""
@@ -126,14 +100,11 @@ class CallRunner:
 
     async def recalled(self, request: Request, recall: Recall[T]) -> T:
         """For a route whose lowering needs what is stored; starts nothing."""
-        serving = self._lifecycle.serving()
-        serving.dispatcher.check()
-        async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
+        raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
         body = await self._worked(len(raw), lambda: parse_body(raw))
         lower, more = await recall(body)
-        context = _context(exchange)
+        context = new_context(exchange)
 
         def work() -> T:
             return _lower(body, serving, exchange, context, lower)
@@ -142,12 +113,9 @@ class CallRunner:
 
     async def vectors(self, request: Request, lower: Lowering[VectorJob]) -> Response:
         """For a route that is answered from vectors; like `run`, without a stream."""
-        serving = self._lifecycle.serving()
-        serving.dispatcher.check()
-        async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
+        raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, _context(exchange), lower)
+        job = await self._lowered(raw, serving, exchange, new_context(exchange), lower)
         async with self._lifecycle.arrival():
             held = await self._permit(exchange, job.prompt_tokens)
         try:
@@ -164,7 +132,7 @@ class CallRunner:
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
         exchange = Exchange.of(request.scope)
-        prepared = await self._lowered(raw, serving, exchange, _context(exchange), make)
+        prepared = await self._lowered(raw, serving, exchange, new_context(exchange), make)
         return json_response(prepared.body, headers=notes(prepared.ignored))
 
     async def _lowered(
@@ -191,7 +159,8 @@ class CallRunner:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _context(exchange: Exchange) -> CallContext:
+def new_context(exchange: Exchange) -> CallContext:
+    """What a call brings besides its body: drawn now."""
     exchange.call_id = secrets.token_hex(12)
     return CallContext(
         # Never the client's x-request-id: two calls may carry the same one.

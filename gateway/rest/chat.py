@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from gateway.kept_stream import Route
-from gateway.rest.calls import CallRunner
+from gateway.rest.kept_calls import KeptCalls
 from openai_compat.chat.lower import lower_chat
 
 
-def routes(calls: CallRunner) -> APIRouter:
+def routes(calls: KeptCalls) -> APIRouter:
     """The chat routes."""
     router = APIRouter()
 

@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from gateway.kept_stream import Route
-from gateway.rest.calls import CallRunner
+from gateway.rest.kept_calls import KeptCalls
 from openai_compat.completions.lower import lower_completion
 
 
-def routes(calls: CallRunner) -> APIRouter:
+def routes(calls: KeptCalls) -> APIRouter:
     """The completion routes."""
     router = APIRouter()
 
