@@ -107,45 +107,122 @@ class SecondChance:
         self._used.pop(name, None)
 
 
-class Tiers(Generic[Content]):
-    """Books of `host` blocks in memory and `disk` blocks in files; all blocks are of one size.
+class DiskTier(Generic[Content]):
+    """Books of at most `size` files, and the tasks that make it so.
 
-    At most `most_writing` blocks wait to be written: they take memory that no budget counts.
+    At most `most_writing` blocks wait to be written, but at the end: they take memory that no
+    budget counts.
     """
+
+    def __init__(self, size: int, most_writing: int, counters: TierCounters) -> None:
+        self.size = size
+        self.writing: dict[BlockName, Content] = {}  # on their way: these can still be had at once
+        self.told: Told | None = None
+        self._counters = counters
+        self._most_writing = most_writing
+        self._names = SecondChance(size)
+        self._unanswered = 0  # writes
+        self._tasks: list[Write[Content] | Remove] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: BlockName) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[BlockName]:
+        """From the next to be looked at on."""
+        return iter(self._names)
+
+    def use(self, name: BlockName) -> None:
+        """Spare a block that is there, once."""
+        self._names.use(name)
+
+    def take(self, name: BlockName, content: Content) -> None:
+        """A block has left memory: write it, if it is not there and the disk keeps up."""
+        if name in self._names or not self.size:
+            return
+        if self._unanswered >= self._most_writing:
+            self._counters.dropped += 1
+        else:
+            self.write(name, content)
+
+    def write(self, name: BlockName, content: Content) -> None:
+        """Write a block that is not there."""
+        self.writing[name] = content
+        self._unanswered += 1
+        self._tasks.append(Write(name, content))
+        self._enter(name)
+
+    def written(self, name: BlockName) -> None:
+        """A write is done."""
+        self._unanswered -= 1
+        self._counters.written += name in self._names
+        self.writing.pop(name, None)
+
+    def unwritten(self, name: BlockName) -> None:
+        """A write has failed, or was not tried."""
+        self._unanswered -= 1
+        self.writing.pop(name, None)
+        self.lost(name)
+
+    def lost(self, name: BlockName, *, corrupt: bool = False) -> None:
+        """A block is not there, or not as it was written."""
+        self._counters.corrupt += corrupt
+        if name in self._names:
+            self._counters.lost += 1
+            self._names.discard(name)
+            self._tasks.append(Remove(name))  # whatever is there under that name
+            self._tell(name, there=False)
+
+    def found(self, names: Iterable[BlockName]) -> None:
+        """What is there at the start, from the first that may go on."""
+        for name in names:
+            self._enter(name)
+
+    def take_tasks(self) -> list[Write[Content] | Remove]:
+        """What is to be done, in order."""
+        tasks, self._tasks = self._tasks, []
+        return tasks
+
+    def _enter(self, name: BlockName) -> None:
+        self._tell(name, there=True)
+        for gone in self._names.add(name):
+            self.writing.pop(gone, None)
+            self._tasks.append(Remove(gone))
+            self._tell(gone, there=False)
+
+    def _tell(self, name: BlockName, *, there: bool) -> None:
+        if self.told is not None:
+            self.told(DISK, name, there=there)
+
+
+class Tiers(Generic[Content]):
+    """`host` blocks in memory, over `disk` blocks in files; all blocks are of one size."""
 
     def __init__(self, host: int, disk: int = 0, *, most_writing: int = 64) -> None:
         self.counters = TierCounters()
+        self.disk: DiskTier[Content] = DiskTier(disk, most_writing, self.counters)
         self._host = SecondChance(host)
-        self._disk = SecondChance(disk)
-        self._contents: dict[BlockName, Content] = {}  # of all that are in the host's tier
-        self._writing: dict[BlockName, Content] = {}  # on their way to the disk
-        self._unanswered = 0  # writes
-        self._most_writing = most_writing
-        self._tasks: list[Write[Content] | Remove] = []
+        self._contents: dict[BlockName, Content] = {}  # of all that are in memory
         self._told: Told | None = None
 
     @property
     def has_contents(self) -> bool:
         """Whether anything can match."""
-        return bool(self._contents or self._writing)
+        return bool(self._contents or self.disk.writing)
 
     @property
     def host_blocks(self) -> int:
         return len(self._host)
 
-    @property
-    def disk_blocks(self) -> int:
-        return len(self._disk)
-
     def names(self, tier: int) -> tuple[BlockName, ...]:
         """What is in a tier, in the order in which it will be looked at to be evicted."""
-        return tuple(self._host if tier == HOST else self._disk)
+        return tuple(self._host if tier == HOST else self.disk)
 
     def tell(self, told: Told) -> None:
         """Have every change told from now on."""
-        self._told = told
-
-    # -- between the device and the host
+        self._told = self.disk.told = told
 
     def wants(self, name: BlockName) -> bool:
         """Whether the content of a block that leaves the device is to be kept."""
@@ -161,23 +238,21 @@ class Tiers(Generic[Content]):
         """The contents of the longest run of blocks that are in memory."""
         found: list[Content] = []
         for name in names:
-            content = self._contents.get(name, self._writing.get(name))
+            content = self._contents.get(name, self.disk.writing.get(name))
             if content is None:
                 break
             self._host.use(name)
-            self._disk.use(name)
+            self.disk.use(name)
             found.append(content)
         return found
 
-    # -- between the host and the disk
-
     def beyond(self, names: Sequence[BlockName]) -> list[BlockName]:
-        """Which of a run would have to come from the disk: at most as many as the host holds."""
+        """Which of a run would have to come from the disk: at most as many as memory holds."""
         missing: list[BlockName] = []
         for name in names[: self._host.size]:
-            if name in self._contents or name in self._writing:
+            if name in self._contents or name in self.disk.writing:
                 continue
-            if name not in self._disk:
+            if name not in self.disk:
                 break
             missing.append(name)
         return missing
@@ -185,35 +260,9 @@ class Tiers(Generic[Content]):
     def fetched(self, name: BlockName, content: Content) -> None:
         """A block was read, and is what was written."""
         self.counters.fetched += 1
-        self._disk.use(name)
+        self.disk.use(name)
         self._hold(name, content)
         self._host.use(name)  # somebody waits for it
-
-    def written(self, name: BlockName) -> None:
-        """A write is done."""
-        self._unanswered -= 1
-        self.counters.written += name in self._disk
-        self._writing.pop(name, None)
-
-    def unwritten(self, name: BlockName) -> None:
-        """A write has failed, or was not tried."""
-        self._unanswered -= 1
-        self._writing.pop(name, None)
-        self.lost(name)
-
-    def lost(self, name: BlockName, *, corrupt: bool = False) -> None:
-        """A block is not on the disk, or not as it was written."""
-        self.counters.corrupt += corrupt
-        if name in self._disk:
-            self.counters.lost += 1
-            self._disk.discard(name)
-            self._tasks.append(Remove(name))  # whatever is there under that name
-            self._tell(DISK, name, there=False)
-
-    def found(self, names: Iterable[BlockName]) -> None:
-        """What is on the disk at the start, from the first that may go on."""
-        for name in names:
-            self._enter_disk(name)
 
     def flush(self, device: Mapping[BlockName, Content]) -> None:
         """Write what is in memory only, and then in none: blocks of the device, then the host's.
@@ -221,48 +270,21 @@ class Tiers(Generic[Content]):
         As many as fit, those first that were used last.
         """
         last = {name: self._contents[name] for name in reversed(self.names(HOST))}
-        left = [each for each in {**device, **last}.items() if each[0] not in self._disk]
-        for name, content in left[: self._disk.size]:
-            self._write(name, content)
-
-    def is_on_disk(self, name: BlockName) -> bool:
-        """Whether a block need not be written."""
-        return name in self._disk
-
-    def take_tasks(self) -> list[Write[Content] | Remove]:
-        """What is to be done at the disk, in order."""
-        tasks, self._tasks = self._tasks, []
-        return tasks
+        left = [each for each in {**device, **last}.items() if each[0] not in self.disk]
+        for name, content in left[: self.disk.size]:
+            self.disk.write(name, content)
 
     def _hold(self, name: BlockName, content: Content) -> None:
-        """Into the host's memory; what must leave it goes on to the disk."""
+        """Into memory; what must leave it goes on to the disk."""
         if name in self._contents:
             return
         self._contents[name] = content
-        self._tell(HOST, name, there=True)
+        self._tell(name, there=True)
         for gone in self._host.add(name):
             left = self._contents.pop(gone)
-            self._tell(HOST, gone, there=False)
-            if gone in self._disk or not self._disk.size:
-                continue  # it is there already, or nothing ever is
-            if self._unanswered >= self._most_writing:
-                self.counters.dropped += 1
-            else:
-                self._write(gone, left)
+            self._tell(gone, there=False)
+            self.disk.take(gone, left)
 
-    def _write(self, name: BlockName, content: Content) -> None:
-        self._writing[name] = content
-        self._unanswered += 1
-        self._tasks.append(Write(name, content))
-        self._enter_disk(name)
-
-    def _enter_disk(self, name: BlockName) -> None:
-        self._tell(DISK, name, there=True)
-        for gone in self._disk.add(name):
-            self._writing.pop(gone, None)
-            self._tasks.append(Remove(gone))
-            self._tell(DISK, gone, there=False)
-
-    def _tell(self, tier: int, name: BlockName, *, there: bool) -> None:
+    def _tell(self, name: BlockName, *, there: bool) -> None:
         if self._told is not None:
-            self._told(tier, name, there=there)
+            self._told(HOST, name, there=there)

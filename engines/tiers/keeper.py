@@ -79,7 +79,7 @@ class Keeper(Generic[Message]):
     def state(self) -> TierState:
         """O(1); from any thread."""
         tiers = self.tiers
-        return TierState(tiers.host_blocks, tiers.disk_blocks, self.block_bytes, tiers.counters)
+        return TierState(tiers.host_blocks, len(tiers.disk), self.block_bytes, tiers.counters)
 
     def start(
         self, pool: BlockPool, namespace: bytes, answer: Callable[[DiskAnswer], None]
@@ -105,7 +105,7 @@ class Keeper(Generic[Message]):
     def _fetch(self, request: GenerationRequest, message: Message) -> bool:
         if self._disk is None or not self._disk.alive:
             return False
-        missing = set(self._on_disk_only(request)) if self.tiers.disk_blocks else set()
+        missing = set(self._on_disk_only(request)) if len(self.tiers.disk) else set()
         if not missing:
             return False
         until = time.monotonic() + _PATIENCE_S
@@ -120,11 +120,11 @@ class Keeper(Generic[Message]):
         """Take in what the disk answers; returns the messages that wait no longer, in order."""
         name = answer.name
         if isinstance(answer, WasWritten):
-            (self.tiers.written if answer.done else self.tiers.unwritten)(name)
+            (self.tiers.disk.written if answer.done else self.tiers.disk.unwritten)(name)
             released = []
         else:
             if answer.content is None:
-                self.tiers.lost(name, corrupt=answer.corrupt)
+                self.tiers.disk.lost(name, corrupt=answer.corrupt)
             else:
                 self.tiers.fetched(name, answer.content)
             released = list(self._released(name))
@@ -147,7 +147,7 @@ class Keeper(Generic[Message]):
         """Have the disk do what has come up."""
         if time.monotonic() > self._report_at:
             self._report()
-        tasks = self.tiers.take_tasks()
+        tasks = self.tiers.disk.take_tasks()
         if self._disk is None:
             return
         for task in tasks:
@@ -169,7 +169,7 @@ class Keeper(Generic[Message]):
 
         pool.subscribe(hear)
         pool.clear()
-        alone = [each for each in reversed(leaving) if not self.tiers.is_on_disk(each[0])]
+        alone = [each for each in reversed(leaving) if each[0] not in self.tiers.disk]
         taken = alone[: _FLUSH_BYTES // self.block_bytes]
         contents = read([block for _, block in taken])
         self._device = {name: kept for (name, _), kept in zip(taken, contents, strict=True)}
@@ -181,7 +181,7 @@ class Keeper(Generic[Message]):
         if disk is None:
             return
         self.tiers.flush(self._device)
-        for task in self.tiers.take_tasks():
+        for task in self.tiers.disk.take_tasks():
             disk.do(task)
         self._write_order(disk)
         disk.stop(_FLUSH_S)

@@ -60,7 +60,7 @@ def open_keeper(
         _log.warning("no KV blocks are kept on the disk: %s", error)
         return Keeper(Tiers[BlockBytes](host), block_bytes)
     tiers = Tiers[BlockBytes](host, disk)
-    tiers.found(found)
+    tiers.disk.found(found)
     _log.info("KV blocks found on the disk: %d", len(found))
     return Keeper(tiers, block_bytes, folder)
 

@@ -11,7 +11,7 @@ from engines.scheduler import Scheduler
 from engines.tiers import moves
 from engines.tiers.moves import Moves
 from kvcache.naming import root_name
-from kvcache.tiers import DISK, SecondChance, Tiers
+from kvcache.tiers import DiskTier, SecondChance, Tiers
 from tests.support.tiered_machine import TieredMachine
 
 _real = {
@@ -19,7 +19,7 @@ _real = {
     for owner, name in [
         (LedgerRunner, "launch"), (LedgerRunner, "read_blocks"), (Moves, "restore"),
         (Moves, "apply"), (Moves, "beyond"), (moves, "extend_names"), (Tiers, "keep"),
-        (Tiers, "take_tasks"), (Scheduler, "_hit"), (SecondChance, "add"),
+        (DiskTier, "take_tasks"), (Scheduler, "_hit"), (SecondChance, "add"),
     ]
 }  # fmt: skip
 
@@ -90,22 +90,22 @@ def _memory_is_never_given_back(names, name):
     return gone
 
 
-def _a_lost_file_stays(tiers, name, *, corrupt=False):
-    tiers._disk.discard(name)
-    tiers._tell(DISK, name, there=False)
+def _a_lost_file_stays(disk, name, *, corrupt=False):
+    disk._names.discard(name)
+    disk._tell(name, there=False)
 
 
-def _a_failed_write_is_believed(tiers, name):
-    tiers._unanswered -= 1
-    tiers._writing.pop(name, None)
+def _a_failed_write_is_believed(disk, name):
+    disk._unanswered -= 1
+    disk.writing.pop(name, None)
 
 
-def _removals_are_forgotten(tiers):
-    return [task for task in _real[Tiers, "take_tasks"](tiers) if hasattr(task, "content")]
+def _removals_are_forgotten(disk):
+    return [task for task in _real[DiskTier, "take_tasks"](disk) if hasattr(task, "content")]
 
 
-def _what_goes_down_is_not_told(tiers, name):
-    tiers._disk.add(name)
+def _what_goes_down_is_not_told(disk, name):
+    disk._names.add(name)
 
 
 MUTANTS = {
@@ -122,10 +122,10 @@ MUTANTS = {
     "restored blocks are not sealed": (Scheduler, "_restore", _nothing_is_findable_at_once),
     "what is restored leaves one token": (Scheduler, "_hit", _restored_leave_one_token),
     "a budget is not kept": (SecondChance, "add", _memory_is_never_given_back),
-    "a lost file is not removed": (Tiers, "lost", _a_lost_file_stays),
-    "a failed write is believed": (Tiers, "unwritten", _a_failed_write_is_believed),
-    "files are never removed": (Tiers, "take_tasks", _removals_are_forgotten),
-    "what goes to the disk is not told": (Tiers, "_enter_disk", _what_goes_down_is_not_told),
+    "a lost file is not removed": (DiskTier, "lost", _a_lost_file_stays),
+    "a failed write is believed": (DiskTier, "unwritten", _a_failed_write_is_believed),
+    "files are never removed": (DiskTier, "take_tasks", _removals_are_forgotten),
+    "what goes to the disk is not told": (DiskTier, "_enter", _what_goes_down_is_not_told),
 }
 
 _CAUGHT = (AssertionError, ValueError, LookupError)

@@ -66,7 +66,7 @@ class TieredMachine(SchedulerMachine):
         super()._check_plan(plan)
         tiers, pool = self._tiers, self.scheduler.pool
         kept = {
-            id(each): name for name, each in [*tiers._contents.items(), *tiers._writing.items()]
+            id(each): name for name, each in [*tiers._contents.items(), *tiers.disk.writing.items()]
         }
         for block, content in plan.restores:
             assert kept[id(content)] == pool._names[pool._index.serial(block)]
@@ -84,17 +84,17 @@ class TieredMachine(SchedulerMachine):
 
     def _work(self, count, *, failing):
         """Some of the tasks are done; writes may fail, as on a full disk."""
-        self.tasks += self._tiers.take_tasks()
+        self.tasks += self._tiers.disk.take_tasks()
         for _ in range(min(count, len(self.tasks))):
             task = self.tasks.pop(0)
             if isinstance(task, Remove):
                 self.disk.pop(task.name, None)
             elif failing:
-                self._tiers.unwritten(task.name)
+                self._tiers.disk.unwritten(task.name)
             else:
                 self.disk[task.name] = task.content.copy()
-                self._tiers.written(task.name)
-            self.tasks += self._tiers.take_tasks()
+                self._tiers.disk.written(task.name)
+            self.tasks += self._tiers.disk.take_tasks()
 
     @precondition(lambda self: self.disk)
     @rule(data=st.data(), corrupt=st.sampled_from([False, False, True]))
@@ -110,7 +110,7 @@ class TieredMachine(SchedulerMachine):
         for wanted in self._tiers.beyond(names[hit:]):
             content = self.disk.get(wanted)
             if content is None or corrupt:
-                self._tiers.lost(wanted, corrupt=corrupt)
+                self._tiers.disk.lost(wanted, corrupt=corrupt)
             else:
                 self._tiers.fetched(wanted, content.copy())
 
@@ -125,11 +125,11 @@ class TieredMachine(SchedulerMachine):
             return
         tiers = self._tiers
         assert tiers.host_blocks <= self.host
-        assert tiers.disk_blocks <= self.room
-        assert self.flushed or tiers._unanswered <= tiers._most_writing
+        assert len(tiers.disk) <= self.room
+        assert self.flushed or tiers.disk._unanswered <= tiers.disk._most_writing
         assert set(tiers._contents) == set(tiers.names(HOST)) == self.told[HOST]
         assert set(tiers.names(DISK)) == self.told[DISK]
-        assert set(tiers._writing) <= self.told[DISK]
+        assert set(tiers.disk.writing) <= self.told[DISK]
         for name, content in [*tiers._contents.items(), *self.disk.items()]:
             assert content.view(np.uint64).tolist() == self._slots(self.tokens[name])
 
@@ -145,8 +145,8 @@ class TieredMachine(SchedulerMachine):
         super().teardown()
         if not hasattr(self, "scheduler") or self.broken:
             return
-        while self.tasks or self._tiers._tasks:
+        while self.tasks or self._tiers.disk._tasks:
             self._work(5, failing=False)
         assert set(self.disk) == set(self._tiers.names(DISK)), "a file nobody knows of, or none"
-        assert not self._tiers._writing
-        assert self._tiers._unanswered == 0
+        assert not self._tiers.disk.writing
+        assert self._tiers.disk._unanswered == 0

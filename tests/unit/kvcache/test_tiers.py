@@ -31,17 +31,17 @@ def test_a_block_goes_down_and_comes_back():
     tiers = Tiers(1, 2)
     tiers.keep(A, "a")
     tiers.keep(B, "b")
-    assert tiers.take_tasks() == [Write(A, "a")]
+    assert tiers.disk.take_tasks() == [Write(A, "a")]
     assert tiers.match([A, B]) == ["a", "b"], "what is being written is still in memory"
-    tiers.written(A)
+    tiers.disk.written(A)
     assert tiers.match([A, B]) == []
     assert tiers.beyond([A, B]) == [A]
     tiers.fetched(A, "a")
     assert tiers.match([A]) == ["a"]
-    assert tiers.take_tasks() == [Write(B, "b")]
-    tiers.written(B)
+    assert tiers.disk.take_tasks() == [Write(B, "b")]
+    tiers.disk.written(B)
     tiers.keep(C, "c")
-    assert tiers.take_tasks() == [], "A is on the disk already"
+    assert tiers.disk.take_tasks() == [], "A is on the disk already"
     assert (tiers.names(HOST), tiers.names(DISK)) == ((C,), (A, B))
 
 
@@ -50,11 +50,11 @@ def test_a_disk_that_is_full_makes_room():
     tiers = Tiers(1, 1)
     for name in (A, B, C):
         tiers.keep(name, name)
-    assert tiers.take_tasks() == [Write(A, A), Write(B, B), Remove(A)]
-    tiers.written(A)
-    tiers.unwritten(B)
-    assert tiers.take_tasks() == [Remove(B)]
-    assert (tiers.disk_blocks, tiers.counters.lost) == (0, 1)
+    assert tiers.disk.take_tasks() == [Write(A, A), Write(B, B), Remove(A)]
+    tiers.disk.written(A)
+    tiers.disk.unwritten(B)
+    assert tiers.disk.take_tasks() == [Remove(B)]
+    assert (len(tiers.disk), tiers.counters.lost) == (0, 1)
 
 
 def test_a_slow_disk_costs_no_memory():
@@ -62,16 +62,16 @@ def test_a_slow_disk_costs_no_memory():
     tiers = Tiers(1, 10, most_writing=2)
     for number in range(6):
         tiers.keep(bytes([number]) * 16, number)
-    assert len(tiers.take_tasks()) == 2
+    assert len(tiers.disk.take_tasks()) == 2
     assert tiers.counters.dropped == 3
 
 
 def test_what_is_corrupt_is_gone():
     """It is counted, removed and never asked for again."""
     tiers = Tiers(2, 2)
-    tiers.found([A, B])
-    tiers.lost(A, corrupt=True)
-    assert tiers.take_tasks() == [Remove(A)]
+    tiers.disk.found([A, B])
+    tiers.disk.lost(A, corrupt=True)
+    assert tiers.disk.take_tasks() == [Remove(A)]
     assert tiers.beyond([A]) == []
     assert (tiers.counters.corrupt, tiers.counters.lost) == (1, 1)
 
@@ -82,7 +82,7 @@ def test_the_end_writes_what_memory_alone_has():
     for name in (A, B, C):
         tiers.keep(name, name)
     tiers.flush({D: D})
-    assert tiers.take_tasks() == [Write(D, D), Write(C, C)]
+    assert tiers.disk.take_tasks() == [Write(D, D), Write(C, C)]
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=20))
