@@ -1,17 +1,22 @@
 """deploy/redis on a real Redis: what each user may do, and what nobody may."""
 
+import re
 import shutil
 import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from gateway.redis import library
+from tests.support.command import ROOT, clean_environment
 from tests.support.deploy_files import DEPLOY
 
 FOLDER = DEPLOY / "redis"
 START = FOLDER / "start.sh"
 RUNTIME, DEPLOYER = "runtime-password-0123", "deploy_password-0123"
+JUDGE = "judge-password-0123"
 LIBRARY = (
     "#!lua name=penstock_of_this_test\n"
     "redis.register_function('penstock_read', function(keys)\n"
@@ -27,12 +32,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def begin(folder, password=RUNTIME):
-    """Start Redis as compose does, on a Unix socket."""
+    """Start Redis as compose does, on a Unix socket; with one who may ask what others may."""
     for name in ("secrets", "run", "data"):
         (folder / name).mkdir()
     (folder / "secrets" / "redis-password").write_text(f"{password}\n")
     (folder / "secrets" / "redis-deploy-password").write_text(f"{DEPLOYER}\n")
-    files = [FOLDER / "redis.conf", FOLDER / "users.acl", folder / "secrets", folder / "run"]
+    users = folder / "users.template"
+    users.write_text(f"{(FOLDER / 'users.acl').read_text()}user judge on >{JUDGE} +@all\n")
+    files = [FOLDER / "redis.conf", users, folder / "secrets", folder / "run"]
     where = ["--port", "0", "--unixsocket", folder / "socket", "--dir", folder / "data"]
     return subprocess.Popen(
         ["sh", START, *files, *where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -61,6 +68,7 @@ def redis(tmp_path_factory):
         call=call,
         runtime=lambda *words: call(("penstock", RUNTIME), *words),
         deploy=lambda *words, stdin="": call(("penstock-deploy", DEPLOYER), *words, stdin=stdin),
+        judge=lambda *words: call(("judge", JUDGE), *words),
         folder=folder,
     )
     process.terminate()
@@ -114,10 +122,56 @@ def test_functions_are_put_there_by_one_user_and_called_by_the_other(redis):
     assert redis.runtime("FCALL", "penstock_read", "1", "other").startswith("NOPERM")
 
 
+def test_the_products_own_functions_come_and_are_called_so(redis):
+    """By `penstock redis-setup`, as compose and the chart run it; the product's user may not."""
+
+    def set_up(name, password):
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", "redis-setup"],
+            cwd=ROOT,
+            env=clean_environment(
+                PENSTOCK_REDIS=f"unix://{name}:{password}@{redis.folder / 'socket'}"
+            ),
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    refused = set_up("penstock", RUNTIME)
+    assert refused.returncode == 1
+    assert "NoPermissionError" in refused.stderr
+    done = set_up("penstock-deploy", DEPLOYER)
+    assert done.returncode == 0, done.stderr
+    told = redis.runtime("FCALL", library.VERSION_FUNCTION, "1", "penstock:{probe}")
+    assert told == str(library.own_version())
+    names = set(re.findall(r"'(penstock_[a-z_]+)'", library.source()))
+    assert len(names) > 3
+    for name in names:  # what it would do without arguments is not asked here
+        answer = redis.runtime("FCALL", name, "0")
+        assert not answer.startswith("NOPERM")
+        assert "not found" not in answer
+
+
+def test_the_products_functions_do_nothing_that_its_user_may_not(redis):
+    """A function has the rights of who calls it: one command too many would fail there alone."""
+    used = set(re.findall(r"redis\.call\('([A-Z]+)'", library.source()))
+    assert len(used) > 8
+    for command in sorted(used):
+        arity = int(redis.judge("COMMAND", "INFO", command).splitlines()[1])
+        words = ["penstock:x"] * (abs(arity) - 1)
+        assert redis.judge("ACL", "DRYRUN", "penstock", command, *words) == "OK", command
+    assert redis.judge("ACL", "DRYRUN", "penstock", "FLUSHALL") != "OK"
+
+
 @pytest.mark.parametrize("command", ["GET penstock:a", "EVAL x 0", "FCALL f 0", "CONFIG GET *"])
 def test_whoever_loads_functions_reads_no_key(redis, command):
     """Nor does anything else."""
     assert redis.deploy(*command.split()).startswith("NOPERM")
+
+
+@pytest.mark.parametrize("user", ["penstock", "penstock-deploy"])
+@pytest.mark.parametrize("words", [["CLUSTER", "SLOTS"], ["COMMAND"], ["HELLO", "3"], ["PING"]])
+def test_a_client_of_a_cluster_may_ask_where_its_parts_are(redis, user, words):
+    """What redis-py sends before it sends anything of ours."""
+    assert redis.judge("ACL", "DRYRUN", user, *words) == "OK"
 
 
 def test_without_a_password_there_is_nothing_but_ping(redis):
@@ -131,7 +185,7 @@ def test_the_file_of_users_holds_no_password(redis):
     """Digests only, for the owner only."""
     written = redis.folder / "run" / "users.acl"
     text = written.read_text()
-    assert text.count("#") == 2
+    assert len(re.findall("#[0-9a-f]{64}", text)) == 2
     assert RUNTIME not in text
     assert DEPLOYER not in text
     assert written.stat().st_mode & 0o077 == 0
