@@ -53,6 +53,8 @@ class FairLine(Generic[_T]):
         if len(self._queues) == 1:
             (queue,) = self._queues.values()
             return queue[0][-1]
+        if len(self._classes) == 1:  # as nearly always: all have one rank
+            return self._least_served()
         best = min(self._classes)
 
         def turn(account: int) -> tuple[float, float, float, _Order]:
@@ -87,9 +89,15 @@ class FairLine(Generic[_T]):
             self._queues.pop(account, None)
         return len(rest) < len(queue)
 
+    def _least_served(self) -> _T:
+        served = {account: self._service.of(account) for account in self._queues}
+        least = min(served.values())
+        equals = (self._queues[account][0] for account in served if served[account] == least)
+        return min(equals, key=lambda entry: entry[:2])[-1]
+
     def _rank(self, key: float, now: float, best: int) -> float:
         """The class, less one for each whole `ageing` that it has waited."""
-        if len(self._classes) == 1 or not self._ageing:
+        if not self._ageing:
             return best
         return max(best, -((now - key) // self._ageing))
 

@@ -34,7 +34,7 @@ class Service:
         self._free = list(range(_FIRST_ACCOUNTS))[::-1]
         self._open = [0] * _FIRST_ACCOUNTS  # requests of each account
         self._tenants = 0  # that have open requests
-        self._served: npt.NDArray[np.float64] = np.zeros(_FIRST_ACCOUNTS)
+        self._served = [0.0] * _FIRST_ACCOUNTS
         self._level = 0.0
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Service:
 
     def of(self, account: int) -> float:
         """What a tenant counts as having been served."""
-        return max(float(self._served[account]), self._level - self._credit)
+        return max(self._served[account], self._level - self._credit)
 
     def turn(self, account: int) -> None:
         """The tenant's turn has come: from now on it counts from there.
@@ -86,8 +86,8 @@ class Service:
 
     def charge_each(self, accounts: npt.NDArray[np.intp], costs: npt.NDArray[np.float64]) -> None:
         """Add service by columns; accounts may repeat."""
-        sums = np.bincount(accounts, costs)
-        self._served[: len(sums)] += sums
+        for account, cost in enumerate(np.bincount(accounts, costs).tolist()):
+            self._served[account] += cost
 
     def _make_room(self) -> None:
         """Forget who has left and would count as much when it comes back; else grow."""
@@ -100,4 +100,4 @@ class Service:
         if len(self._free) < size // 2:
             self._free += range(2 * size - 1, size - 1, -1)
             self._open += [0] * size
-            self._served = np.concatenate((self._served, np.zeros(size)))
+            self._served += [0.0] * size

@@ -1,6 +1,6 @@
 """Charges tenants for what the steps of a scheduler give them, and says who is due. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -56,21 +56,22 @@ class Meter:
     def _age(sequence: Sequence) -> tuple[int, int, int]:
         return (sequence.request.priority, sequence.arrival, sequence.choice)
 
-    def displaced_by(self, head: Sequence, running: Collection[Sequence]) -> Sequence | None:
+    def displaced_by(self, head: Sequence, running: Iterable[Sequence]) -> Sequence | None:
         """Who should give its lane to one that waits: the least senior of who holds most.
 
         Only where lanes are shared more evenly then, by weight, so nobody takes it back.
         """
-        if not self.service.shared:
-            return None
-        held = {head.account: len(head.group) / head.request.weight}
-        for each in running:
-            share = len(each.group) / each.request.weight
-            held[each.account] = held.get(each.account, 0.0) + share
+        lanes, weight = self._lanes, head.request.weight
+        active = lanes.active()
+        held = np.bincount(lanes.account[active], lanes.share[active], head.account + 1)
+        after = held[head.account] + len(head.group) / weight
+        more = np.flatnonzero(held > after).tolist()  # columns first: mostly there is nobody
+        over = {account for account in more if self.service.of(account) > self.served(head)}
         due = [
             each
             for each in running
-            if held[each.account] - len(each.group) / each.request.weight >= held[head.account]
+            if each.account in over
+            and held[each.account] - len(each.group) / each.request.weight >= after
             and self.is_due(head, each)
         ]
         return max(due, key=lambda each: (held[each.account], *self._age(each)), default=None)

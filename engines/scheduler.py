@@ -213,7 +213,7 @@ class Scheduler:
 
     def _displace(self) -> None:
         """Have a tenant with more than its share of lanes give one to a tenant that is due."""
-        head = self.waiting.head(self.counters.steps)
+        head = self.waiting.head(self.counters.steps) if self._meter.service.shared else None
         if head is None or not self._is_short(head):
             return
         if victim := self._meter.displaced_by(head, self._running):
