@@ -14,6 +14,7 @@ Pure; bounded by what it may hold.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _MOST_CHOICES = 4096
 _LONGEST = 64 << 10  # characters
@@ -22,9 +23,8 @@ _PART = re.compile(r"(\d{1,4}):(\d{1,9})(f?)~(\d{1,4})")
 _OPENING = re.compile(r"~(\d{1,4})")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far one choice is told."""
+class Place(NamedTuple):
+    """How far one choice is told. One is made per event, so a named tuple."""
 
     tokens: int
     ended: bool = False

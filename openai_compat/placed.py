@@ -33,6 +33,9 @@ class PlacedRenderer:
             raise ValueError(f"a position of {len(self._after.places)} choices, not {choices}")
         self._fed = [0] * choices  # tokens of each choice
         self._told = list(self._after.places or (_START,) * choices)
+        self._marks = [str(place).encode() for place in self._told]
+        # Choices whose reader has more of them than was fed yet, and those that have ended.
+        self._behind = {index for index, place in enumerate(self._told) if place != _START}
         self._part = self._after.part
         self._held: TokenEvent | None = None  # of the choice of the part, until it is whole
 
@@ -48,10 +51,18 @@ class PlacedRenderer:
 
     def feed(self, request: int, event: TokenEvent) -> Rendered:
         index = request * self._n + event.choice
-        told = self._told[index]
-        if told.ended or self._fed[index] < told.tokens or self._part is not None:
+        if self._part is not None or index in self._behind:
             return self._catch_up(request, index, event)
-        return self._tell(request, index, event)
+        if event.finish is not None:
+            return self._tell(request, index, event)
+        # Nearly every event is one frame of a choice that goes on.
+        frames, ended, finish = rendered = self._inner.feed(request, event)
+        if finish is not None or frames.find(_END) != len(frames) - 2:
+            return self._told_of(index, event, rendered)
+        self._fed[index] = fed = self._fed[index] + len(event.tokens)
+        self._told[index] = Place(fed)
+        self._marks[index] = b"%d" % fed
+        return Rendered(frames[:-1] + b"id: " + b".".join(self._marks) + _END, ended)
 
     def finish(self) -> bytes:
         frames = _split(self._inner.finish())
@@ -74,14 +85,16 @@ class PlacedRenderer:
 
     def _tell(self, request: int, index: int, event: TokenEvent) -> Rendered:
         """Feed an event that the reader has nothing of, and mark its frames."""
-        rendered = self._inner.feed(request, event)
+        return self._told_of(index, event, self._inner.feed(request, event))
+
+    def _told_of(self, index: int, event: TokenEvent, rendered: Rendered) -> Rendered:
         self._fed[index] += len(event.tokens)
         frames, before = rendered.frames, self._told[index]
         to = Place(self._fed[index], event.finish is not None)
         ended = rendered.finish is not None or to.ended
         if frames.find(_END) != len(frames) - 2:
             frames = self._marked_parts(index, before, to, frames)
-        self._told[index] = Place(to.tokens, ended)
+        self._set(index, Place(to.tokens, ended))
         if not frames:
             return rendered
         return rendered._replace(frames=_marked(frames, self._mark()))
@@ -89,7 +102,7 @@ class PlacedRenderer:
     def _marked_parts(self, index: int, before: Place, to: Place, frames: bytes) -> bytes:
         """Several frames, or none: all but the last get the mark of a part."""
         *first, last = _split(frames) or [b""]
-        self._told[index] = before
+        self._set(index, before)
         here = Cursor(tuple(self._told))
         marks = (str(replace(here, part=Part(index, to, n + 1))) for n in range(len(first)))
         return b"".join(map(_marked, first, marks)) + last
@@ -131,9 +144,16 @@ class PlacedRenderer:
         more = self._tell(request, index, rest)
         return more._replace(frames=frames + more.frames)
 
+    def _set(self, index: int, place: Place) -> None:
+        self._told[index] = place
+        self._marks[index] = str(place).encode()
+        if place.ended:
+            self._behind.add(index)  # what follows is of no interest to anybody
+        elif self._fed[index] >= place.tokens:
+            self._behind.discard(index)
+
     def _mark(self) -> str:
-        told = self._told
-        return str(told[0]) if len(told) == 1 else ".".join(map(str, told))
+        return b".".join(self._marks).decode()
 
 
 def _marked(frame: bytes, mark: str) -> bytes:
