@@ -83,6 +83,10 @@ class Admission:
         self.sequences = 0
         self.waiting_tokens = 0
 
+    def resize(self, max_sequences: int) -> None:
+        """Workers have come or gone: so many fit in from now on; who is in stays."""
+        self._max_sequences = max_sequences
+
     def check(self, now: float) -> None:
         """Refuse cheaply, before the body is read, when there is no room for anything.
 

@@ -6,9 +6,11 @@ No engine is named here: `gateway/opening.py` opens them, in a process that only
 from dataclasses import dataclass
 from time import monotonic
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
+from engines.api import EngineInfo
 from engines.embedding import PooledEmbedder
 from engines.replicas import ReplicaSet
 from gateway import __version__
@@ -24,6 +26,10 @@ from gateway.settings import Settings
 from gateway.vector_dispatch import VectorDispatcher
 from openai_compat.models import with_adapters
 
+if TYPE_CHECKING:
+    from gateway.limits import Limiter
+    from gateway.redis.link import RedisLink
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -34,12 +40,22 @@ class Parts:
     metrics: Metrics
 
 
-def build(settings: Settings) -> Parts:
-    """Wire what answers from the first second on."""
+def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
+    """Wire what answers from the first second on, and what it shares with other gateways."""
     lifecycle, metrics = Lifecycle(), Metrics(__version__)
-    limiter = MemoryLimiter(monotonic)
+    limiter: Limiter = MemoryLimiter(monotonic)
+    if link is not None:
+        from gateway.redis.limiter import RedisLimiter
+
+        metrics.watch_redis(link)
+        limiter = RedisLimiter(link, limiter)
     app = create_app(settings, lifecycle, metrics, monotonic, limiter, MemoryClaims())
     return Parts(app, lifecycle, metrics)
+
+
+def room(settings: Settings, info: EngineInfo, replicas: int) -> int:
+    """How many sequences may be in flight: as many as run in all replicas, and a queue."""
+    return info.max_running * replicas + settings.max_queued_requests
 
 
 def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
@@ -47,7 +63,7 @@ def serving(settings: Settings, opened: Opened, metrics: Metrics) -> Serving:
     info = opened.engine.info
     replicas = 1 if opened.workers is None else opened.workers.total
     admission = Admission(
-        max_sequences=info.max_running * replicas + settings.max_queued_requests,
+        max_sequences=room(settings, info, replicas),
         max_waiting_tokens=settings.max_queued_tokens,
         shared=settings.api_key_file is not None or len(settings.api_key) > 1,
     )

@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 def check_worker(settings: Settings) -> None:
     """What `penstock worker` must be given. Raises ConfigError."""
-    _check_channels(settings, (settings.listen,))
+    check_channels(settings, (settings.listen,))
 
 
 def check_gateway(settings: Settings) -> None:
@@ -75,10 +75,11 @@ def check_gateway(settings: Settings) -> None:
             "no worker is named: give --worker ADDRESS, or --redis URL to find them, or use"
             " penstock serve"
         )
-    _check_channels(settings, settings.worker)
+    check_channels(settings, settings.worker)
 
 
-def _check_channels(settings: Settings, addresses: Iterable[str]) -> None:
+def check_channels(settings: Settings, addresses: Iterable[str]) -> None:
+    """What workers at these addresses need. Raises ConfigError."""
     from engines.wire.channels import is_local  # noqa: PLC0415 - it brings gRPC
 
     worker_token(settings)

@@ -1,6 +1,7 @@
 """Every Prometheus metric, in a registry of its own per application."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -85,6 +86,62 @@ class _WorkerCollector(Collector):
             yield CounterMetricFamily(f"penstock_prefix_route_{name}", doc, value=value)
 
 
+class RedisCounts(Protocol):
+    """Commands of a link, by what for."""
+
+    @property
+    def commands(self) -> Mapping[str, int]:
+        """Sent."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Of these, without an answer to go by."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Not sent."""
+
+
+class RedisLinkCounts(Protocol):
+    """What a link to Redis tells an operator."""
+
+    @property
+    def counts(self) -> RedisCounts:
+        """What it was asked for."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it answers."""
+
+    @property
+    def openings(self) -> int:
+        """How often it went down."""
+
+
+class _RedisCollector(Collector):
+    """Asks how Redis is, and what it was asked for, when scraped."""
+
+    def __init__(self, link: RedisLinkCounts) -> None:
+        self._link = link
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "penstock_redis_up", "Whether Redis answers", value=float(self._link.up)
+        )
+        yield CounterMetricFamily(
+            "penstock_redis_breaker_openings", "Times it went down", value=self._link.openings
+        )
+        for name, doc, counted in (
+            ("commands", "Commands sent, by what for", self._link.counts.commands),
+            ("failures", "Of these, without an answer to go by", self._link.counts.failures),
+            ("skipped", "Commands not sent, for it was down", self._link.counts.skipped),
+        ):
+            family = CounterMetricFamily(f"penstock_redis_{name}", doc, labels=["purpose"])
+            for purpose, count in counted.items():
+                family.add_metric([purpose], count)
+            yield family
+
+
 class Metrics:
     """What the gateway counts. Labels come from closed sets: routes, statuses, outcomes."""
 
@@ -136,6 +193,10 @@ class Metrics:
     def watch_workers(self, workers: Workers) -> None:
         """Export how an engine's workers are from now on."""
         self.registry.register(_WorkerCollector(workers))
+
+    def watch_redis(self, link: RedisLinkCounts) -> None:
+        """Export how Redis is from now on."""
+        self.registry.register(_RedisCollector(link))
 
     def watch_responses(self, count: Callable[[], int], size: Callable[[], int]) -> None:
         """Export what is stored of responses from now on."""

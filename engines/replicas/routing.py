@@ -84,9 +84,10 @@ class ReplicaSet:
         self._routing.came(name, kv)
         self.changes.tell()
 
-    def retire(self, name: str) -> None:
-        """Send a replica nothing new; what runs there goes on."""
-        self._replicas[name].retired = True
+    def retire(self, name: str, *, retired: bool = True) -> None:
+        """Send a replica nothing new, what runs there goes on; or take that back."""
+        self._replicas[name].retired = retired
+        self.changes.tell()
 
     def remove(self, name: str) -> None:
         """Forget a replica; what runs there moves when it fails, which is up to its engine."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -65,7 +65,11 @@ class Link(Protocol):
 
 
 class Fleet:
-    """The replicas of one model, as the source of one engine."""
+    """The replicas of one model, as the source of one engine.
+
+    Links may come and go while it is open: `find` is run then, and adds and drops them. One that
+    was found never ends the process, whatever it turns out to be.
+    """
 
     def __init__(
         self,
@@ -75,9 +79,11 @@ class Fleet:
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        find: "Callable[[Fleet], Coroutine[Any, Any, None]] | None" = None,
     ) -> None:
         self._settings = settings
-        self._links = links
+        self._links = list(links)
+        self._find = find
         self._chance = chance
         self._clock = clock
         self._rest = rest
@@ -87,7 +93,13 @@ class Fleet:
             routing=_ROUTINGS[settings.routing](),
         )
         self._first: asyncio.Future[Replica] | None = None
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._reading: asyncio.Task[TextSide] | None = None
+        self._watch: Watch | None = None
+        self._finding: asyncio.Task[None] | None = None
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._parting: set[asyncio.Task[None]] = set()
+        self._again: dict[str, asyncio.Event] = {}
+        self._told = False  # a phase: those of one worker are enough for a screen
         self.restarts = 0
 
     @property
@@ -113,9 +125,12 @@ class Fleet:
     async def open(self, watch: Watch) -> Opened:
         """The set, once its first replica is up. Raises why a link can never be."""
         first = self._first = asyncio.get_running_loop().create_future()
-        reading = asyncio.create_task(in_daemon_thread(self._read_text))
-        keepers = [asyncio.create_task(self._keep(link, reading, watch)) for link in self._links]
-        self._tasks = [reading, *keepers]
+        reading = self._reading = asyncio.create_task(in_daemon_thread(self._read_text))
+        self._watch = watch
+        for link in self._links:
+            self._begin(link, watch, reading, found=False)
+        if self._find is not None:
+            self._finding = asyncio.create_task(self._find(self))
         await asyncio.wait({reading, first}, return_when=asyncio.FIRST_EXCEPTION)
         if first.done():  # its reason is the better one where both have failed
             first.result()
@@ -126,21 +141,64 @@ class Fleet:
         return replace(open_over(self._settings, text, computes), workers=self)
 
     async def close(self) -> None:
-        tasks, self._tasks = self._tasks, []
+        own = (self._reading, self._finding, *self._keepers.values(), *self._parting)
+        tasks = [task for task in own if task is not None]
+        self._keepers.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def add(self, link: Link) -> None:
+        """Keep one more, which was found. While open."""
+        if self._watch is None or self._reading is None:
+            raise RuntimeError("a fleet finds links while it is open")
+        self._links.append(link)
+        self._begin(link, self._watch, self._reading, found=True)
+        self._watch.workers(self.up, self.total)
+
+    def drop(self, name: str) -> None:
+        """Keep it no longer."""
+        self._links = [link for link in self._links if link.name != name]
+        task = self._keepers.pop(name)
+        self._parting.add(task)
+        task.add_done_callback(self._parting.discard)
+        task.cancel()
+        if self._watch is not None:
+            self._watch.workers(self.up, self.total)
+
+    def has(self, name: str) -> bool:
+        """Whether the replica of a link is up."""
+        return name in self._set.engines
+
+    def retire(self, name: str, *, retired: bool) -> None:
+        """Send it nothing new, or again; nothing where it is not up."""
+        if self.has(name):
+            self._set.retire(name, retired=retired)
+
+    def again(self, name: str) -> None:
+        """It may be there again: if it is waited for, try now."""
+        self._again[name].set()
+
+    def _begin(
+        self, link: Link, watch: Watch, reading: "asyncio.Task[TextSide]", *, found: bool
+    ) -> None:
+        self._again[link.name] = asyncio.Event()
+        keeping = self._keep(link, reading, watch, found=found)
+        self._keepers[link.name] = asyncio.create_task(keeping)
+
     def _read_text(self) -> TextSide:
         return read_text_side(model_path(self._settings))
 
-    async def _keep(self, link: Link, reading: "asyncio.Task[TextSide]", watch: Watch) -> None:
+    async def _keep(
+        self, link: Link, reading: "asyncio.Task[TextSide]", watch: Watch, *, found: bool
+    ) -> None:
         """One life of a replica after another, with a rest between them."""
         backoff = BackOff(self._chance)
-        report = watch.phase if link is self._links[0] else _silent
+        report, self._told = (_silent if self._told else watch.phase), True
         known = False
         while True:
             began, asked = self._clock(), False
+            self._again[link.name].clear()
             try:
                 replica = await link.open(report)
                 check_agreement(link.name, replica.engine.facts, await reading, self._settings)
@@ -150,15 +208,25 @@ class Fleet:
                 asked = await link.lost()
                 _log.log(logging.INFO if asked else logging.WARNING, "%s is gone", link.name)
             except (ModelRejected, EngineError, OSError, ValueError) as error:
-                if not known and (link.must_start or not _may_pass(error)):
+                if not (known or found) and (link.must_start or not _may_pass(error)):
                     self._refuse(error, watch)
                     return
                 _log.warning("%s cannot be reached: %s", link.name, error)
                 began = self._clock()
             finally:
                 await self._part(link, watch)
-            await self._rest(0 if asked else backoff.after(self._clock() - began))
+            await self._pause(link, 0 if asked else backoff.after(self._clock() - began))
             self.restarts += known
+
+    async def _pause(self, link: Link, rest_s: float) -> None:
+        """Rest, unless it is heard to be there again."""
+        again = self._again[link.name]
+        ends = {asyncio.ensure_future(self._rest(rest_s)), asyncio.ensure_future(again.wait())}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     def _welcome(self, replica: Replica, watch: Watch) -> None:
         watch.workers(self.up, self.total)

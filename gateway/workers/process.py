@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from engines.errors import EngineDied, EngineError, ModelRejected
 from engines.kv_changes import KvSource
@@ -29,6 +30,9 @@ from gateway.workers.parenthood import die_with_parent
 from gateway.workers.status import ForOperator, ForParent, Status
 from gateway.workers.watchdog import watch
 
+if TYPE_CHECKING:
+    from gateway.redis.sharing import Sharing
+
 _log = logging.getLogger("penstock.worker")
 _EXIT_REJECTED = 1
 _EXIT_ENGINE_DIED = 70  # EX_SOFTWARE: a supervisor should start it again
@@ -42,6 +46,7 @@ class WorkerProcess:
         self._settings = settings
         self._status = status
         self._told = asyncio.Event()  # to drain
+        self._sharing = _sharing(settings)
 
     async def run(self) -> int:
         """Serve until told to stop, or asked by a gateway. Returns the exit code."""
@@ -61,8 +66,20 @@ class WorkerProcess:
         if self._settings.engine not in UNWATCHED:
             watch(loaded.engine.load, self._settings.step_timeout_s)
         self._status.ready(address, loaded.sizes().kv)
+        self._enter(address, loaded)
         await self._drained(server)
         return await self._end(server, loaded)
+
+    def _enter(self, bound: str, loaded: Loaded) -> None:
+        """Be found by gateways that share a Redis."""
+        if self._sharing is None:
+            return
+        from gateway.redis.sharing import advertised  # noqa: PLC0415 - as below
+
+        self._sharing.start()
+        address = advertised(self._settings.advertise, bound, _log.warning)
+        if address is not None:
+            self._sharing.enter(address, loaded.engine.info.model)
 
     async def _load(self) -> Loaded:
         loop = asyncio.get_running_loop()
@@ -109,12 +126,16 @@ class WorkerProcess:
         await asyncio.wait({drained, told}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("draining")
         server.drain()
+        if self._sharing is not None:
+            self._sharing.drain()
         await asyncio.wait({drained}, timeout=self._settings.drain_timeout_s)
         for task in (drained, told):
             task.cancel()
 
     async def _end(self, server: WorkerServer, loaded: Loaded) -> int:
         await server.stop(_SEND_REST_S)
+        if self._sharing is not None:
+            await self._sharing.stop()
         try:
             await loaded.engine.stop(grace_s=0)
         except EngineDied as stuck:
@@ -131,6 +152,15 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, action)
+
+
+def _sharing(settings: Settings) -> "Sharing | None":
+    if settings.redis is None:
+        return None
+    from gateway.redis.registry import Role  # noqa: PLC0415 - Redis' client comes only where asked
+    from gateway.redis.sharing import Sharing  # noqa: PLC0415 - for
+
+    return Sharing(settings.redis, Role.WORKER)
 
 
 def _die(error: BaseException) -> None:
