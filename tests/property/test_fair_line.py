@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.fair_line import FairLine
@@ -68,6 +68,7 @@ class World:
         return (rank, self.service.of(item.account), key, item.number)
 
 
+@settings(deadline=None)
 @given(ACTS)
 def test_the_head_is_the_best_of_all_that_wait(acts):
     """By rank, then service, then key: over every item, not only the first of each tenant."""
