@@ -16,7 +16,7 @@ from engines.replicas import ReplicaSet
 from gateway import __version__
 from gateway.admission import Admission
 from gateway.app import create_app
-from gateway.claims import MemoryClaims
+from gateway.claims import Claims, MemoryClaims
 from gateway.dispatch import Dispatcher
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.memory_limiter import MemoryLimiter
@@ -44,12 +44,15 @@ def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
     """Wire what answers from the first second on, and what it shares with other gateways."""
     lifecycle, metrics = Lifecycle(), Metrics(__version__)
     limiter: Limiter = MemoryLimiter(monotonic)
+    claims: Claims = MemoryClaims()
     if link is not None:
+        from gateway.redis.claims import RedisClaims
         from gateway.redis.limiter import RedisLimiter
 
         metrics.watch_redis(link)
         limiter = RedisLimiter(link, limiter)
-    app = create_app(settings, lifecycle, metrics, monotonic, limiter, MemoryClaims())
+        claims = RedisClaims(link, claims)
+    app = create_app(settings, lifecycle, metrics, monotonic, limiter, claims)
     return Parts(app, lifecycle, metrics)
 
 

@@ -1,14 +1,19 @@
 """One key, one generation: repeated and racing requests, whole and streamed, over two gateways."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
+from gateway.redis.setup import set_up
+from gateway.setting_kinds import Secret
 from tests.e2e.test_resume import Told, chat, cluster, read
 from tests.e2e.test_workers import metric
 from tests.support.command import body, served
+from tests.support.live import eventually
+from tests.support.redis_server import needs_redis, redis_server
 
 ONE = {"idempotency-key": "order-1"}
 
@@ -122,3 +127,26 @@ def test_racing_requests_are_one_call(server):
         told = answers[8 * race : 8 * race + 8]
         assert all(answer == told[0] for answer in told)
     assert len({answer["id"] for answer in answers}) == 4
+
+
+@needs_redis
+def test_gateways_have_their_claims_in_common(tmp_path):
+    """Racing duplicates over both: one generation for each key."""
+    with redis_server(tmp_path / "redis") as redis:
+        asyncio.run(set_up(Secret(redis.deploy_url)))
+        flags = ("--redis", redis.url)
+        with cluster(tmp_path, front=flags) as fronts, ThreadPoolExecutor(16) as clients:
+            for front in fronts:
+                eventually(lambda front=front: metric(front, "penstock_redis_up") == 1)
+            start = threading.Barrier(16)
+
+            def ask(number):
+                key = {"idempotency-key": f"race-{number // 16}"}
+                start.wait(20)
+                return post(fronts[number % 2], whole(max_tokens=200), key).json()
+
+            answers = list(clients.map(ask, range(160)))
+            assert len({answer["id"] for answer in answers}) == 10
+            for answer in answers:
+                (first, *_) = (each for each in answers if each["id"] == answer["id"])
+                assert answer == first

@@ -16,15 +16,15 @@ REPLICATED = {"x-stream-durability": "replicated"}
 
 
 @contextmanager
-def cluster(folder, *arguments, gateways=2, **environment):
-    """Two workers, and gateways that front both."""
+def cluster(folder, *, gateways=2, front=()):
+    """Two workers, and gateways that front both; `front` is what these are told beside."""
     addresses = [f"unix:{folder}/{number}" for number in range(2)]
     with ExitStack() as stack:
         for address in addresses:
-            stack.enter_context(worker_at(address, *arguments))
-        fronts = [stack.enter_context(fronted(*addresses)) for _ in range(gateways)]
-        for front in fronts:
-            eventually(all_up(front, 2), 40, "both workers are found")
+            stack.enter_context(worker_at(address))
+        fronts = [stack.enter_context(fronted(*addresses, flags=front)) for _ in range(gateways)]
+        for each in fronts:
+            eventually(all_up(each, 2), 40, "both workers are found")
         yield fronts
 
 

@@ -249,8 +249,9 @@ def worker_at(address, *arguments, token=TOKEN):
 
 
 @contextmanager
-def fronted(*addresses, token=TOKEN):
+def fronted(*addresses, token=TOKEN, flags=()):
     with served(
+        *flags,
         *(flag for address in addresses for flag in ("--worker", address)),
         command="gateway",
         PENSTOCK_WORKER_TOKEN=token,
