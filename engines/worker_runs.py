@@ -24,6 +24,7 @@ from engines.errors import (
 )
 
 _TAKEN = "another gateway goes on with this request"
+_GONE = "whoever held this request wants no more of it"
 _KEPT_BYTES = 64 << 20  # of runs that have ended: beyond it, the oldest of them are forgotten
 _TOKEN_BYTES = 64  # as objects, about
 
@@ -53,6 +54,8 @@ class Run:
         self.watched_by: list[tuple[Listener, int]] = []
         self.told: dict[int, TokenEvent] | None = None if kept is None else {}
         self.failed: EngineError | None = None
+        self.begun = False  # its task has had its first turn
+        self.over = False  # nothing more comes of it: nobody needs to hear that it goes on without
         self.task: asyncio.Task[None] | None = None  # None: it has ended
         self.timer: asyncio.TimerHandle | None = None  # until it is forgotten
         self._begins = [len(log or ()) for log in request.logs]
@@ -80,6 +83,11 @@ class Run:
         if self.heard_by is not None:
             listener, handle = self.heard_by
             listener.put(handle, position, event)
+
+    async def read(self) -> None:
+        """Tell what the engine tells, to its end."""
+        async for event in self.stream:
+            self.put(event)
 
     @property
     def listeners(self) -> list[tuple[Listener, int]]:
@@ -144,15 +152,15 @@ class Runs:
         A kept one that is here already has come back: a later attempt takes its place.
         """
         before = self._kept.get(request.id) if request.kept is not None else None
-        if before is not None and request.kept is not None:
-            if request.kept.attempt <= before.attempt:
-                raise RequestTaken(_TAKEN)
-            self._hand_over(before, None)
-            self.cancel(before, None)
+        if before and request.kept and request.kept.attempt <= before.attempt:
+            raise RequestTaken(_TAKEN)
         # Ids are each gateway's own: for the engine they only must differ from all others.
         self._numbers += 1
         named = replace(request, id=RequestId(str(self._numbers)))
         run = Run(request, self._engine.generate(named))
+        if before is not None:  # only now: what the engine refuses takes nobody's place
+            self._hand_over(before, None)
+            self.cancel(before, None)
         run.heard_by = listener, handle
         self._running.add(run)
         if request.kept is not None:
@@ -196,8 +204,12 @@ class Runs:
         if choice is not None:
             run.stream.end_choice(choice)
             return
-        if run.task is not None:
-            run.task.cancel()
+        if not run.over:
+            run.over = True
+            for listener, handle in run.watched_by:
+                listener.fail(handle, RequestUnknown(_GONE))
+            if run.task is not None and run.begun:  # else it would end without closing the stream
+                run.task.cancel()
         self._forget(run)
 
     def leave(self, run: Run, listener: Listener, handle: int) -> None:
@@ -220,18 +232,21 @@ class Runs:
         before, run.heard_by = run.heard_by, to
         if before is not None:
             loser, handle = before
-            loser.fail(handle, RequestTaken(_TAKEN))
+            if not run.over:
+                loser.fail(handle, RequestTaken(_TAKEN))
             loser.ended(handle)
 
     async def _pump(self, run: Run) -> None:
+        run.begun = True
         try:
-            async for event in run.stream:
-                run.put(event)
+            if not run.over:
+                await run.read()
         except EngineError as error:
             run.fail(error)
         except Exception as error:  # noqa: BLE001 - an engine that raises what it may not has failed
             run.fail(EngineDied(f"the engine raised {type(error).__name__}"))
         finally:
+            run.over = True
             await run.stream.aclose()
             self._note_end(run)
 
@@ -267,6 +282,9 @@ class Runs:
     def _forget(self, run: Run) -> None:
         if run.timer is not None:
             run.timer.cancel()
+        listeners, run.heard_by, run.watched_by = run.listeners, None, []
+        for listener, handle in listeners:
+            listener.ended(handle)  # or its session would remember it for as long as it lives
         if self._kept.get(run.request.id) is run:
             del self._kept[run.request.id]
             if run.task is None:
