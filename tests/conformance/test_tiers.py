@@ -97,7 +97,7 @@ async def test_a_model_says_the_same_to_the_last_bit(tmp_path, loaded, disk):
         assert said(await answers(engine, prompts, **asked)) == wanted
         counters = engine.tiers().counters
     assert counters.restored > 20
-    assert (counters.fetched > 5) == bool(disk)
+    assert (counters.fetched > 0) == bool(disk)
 
 
 async def test_bfloat16_comes_back_bit_for_bit():
