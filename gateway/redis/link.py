@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -63,12 +63,14 @@ class RedisLink:
         self._breaker = Breaker(now=clock())
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._client: Client | None = None
+        self._sending: set[asyncio.Task[Any]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # the breaker is open: the prober has work
         self._opened.set()
         self._came_up = asyncio.Event()
         self._probe_key = "penstock:{probe}"
         self._advised = False  # what to do about its functions was said
+        self._refusals: set[str] = set()  # of what was said since it came up: each once
         self.counts = Counts()
 
     @property
@@ -93,6 +95,8 @@ class RedisLink:
         if probing is not None:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=CALL_S)
         if client is not None:
             with contextlib.suppress(*AWAY, RedisError):
                 async with asyncio.timeout(CALL_S):
@@ -132,8 +136,9 @@ class RedisLink:
             self.counts.skipped[purpose] += 1
             raise RedisDown("Redis is down")
         try:
-            async with asyncio.timeout(CALL_S), self._slots:
-                answer = await self._send(self._client, words, purpose, again=again)
+            answer = await self._within(
+                CALL_S, self._send(self._client, words, purpose, again=again)
+            )
         except AWAY as error:
             self.counts.failures[purpose] += 1
             self._note_failure(error, key)
@@ -141,21 +146,49 @@ class RedisLink:
         except RedisError as error:
             self.counts.failures[purpose] += 1
             self._breaker.succeed()  # it is there
-            raise self._refusal(error, str(words[1])) from error
+            called = words[1] if words[0] == "FCALL" else words[0]  # never a key: it may be long
+            raise self._refusal(error, str(called)) from error
         self._breaker.succeed()
         return answer
 
-    async def _send(
-        self, client: Client, words: tuple[Word, ...], purpose: Purpose, *, again: bool
-    ) -> Any:
-        self.counts.commands[purpose] += 1
+    async def _within(self, limit_s: float, sending: Coroutine[Any, Any, Any]) -> Any:
+        """What a command was answered. Raises TimeoutError.
+
+        It is sent by a task of its own, which is told to end where nobody waits any more: told in
+        the caller's task, redis-py now and then hears nothing of it, and waits on.
+        """
+        task = asyncio.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
         try:
+            done, _ = await asyncio.wait({task}, timeout=limit_s)
+        finally:
+            task.cancel()
+        if not done:
+            raise TimeoutError
+        return task.result()
+
+    def _sent(self, task: asyncio.Task[Any]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also where nobody waits for it
+
+    async def _send(
+        self,
+        client: Client,
+        words: tuple[Word, ...],
+        purpose: Purpose,
+        again: bool,  # noqa: FBT001
+    ) -> Any:
+        async with self._slots:
+            self.counts.commands[purpose] += 1
+            try:
+                return await client.execute_command(*words)
+            except LOST:
+                if not again:
+                    raise
+            self.counts.commands[purpose] += 1
             return await client.execute_command(*words)
-        except LOST:
-            if not again:
-                raise
-        self.counts.commands[purpose] += 1
-        return await client.execute_command(*words)
 
     def _note_failure(self, error: BaseException, key: str) -> None:
         if self._breaker.fail(self._clock()):
@@ -168,7 +201,9 @@ class RedisLink:
 
     def _refusal(self, error: RedisError, called: str) -> RedisUnusable:
         if _UNKNOWN_FUNCTION not in str(error):
-            _log.warning("Redis refused %s: %s", called, _words(error))
+            if called not in self._refusals:
+                _log.warning("Redis refused %s: %s", called, _words(error))
+            self._refusals.add(called)
             return RedisRefused(f"Redis refused {called}")
         self._advise("Redis has not the functions of Penstock")
         return FunctionsMissing(f"{called} is not in Redis")
@@ -205,10 +240,8 @@ class RedisLink:
             return RedisDown("closed")
         write = "SET", self._probe_key, b"", "PX", _PROBE_TTL_MS
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                await self._send(client, write, Purpose.PROBE, again=True)
-            async with asyncio.timeout(CALL_S):
-                await self._send(client, write, Purpose.PROBE, again=False)
+            await self._within(_CONNECT_S, self._send(client, write, Purpose.PROBE, again=True))
+            await self._within(CALL_S, self._send(client, write, Purpose.PROBE, again=False))
         except Exception as error:  # noqa: BLE001 - whatever it was: nobody else would look again
             self.counts.failures[Purpose.PROBE] += 1
             return error
@@ -217,6 +250,7 @@ class RedisLink:
     async def _check_functions(self) -> None:
         """Say what to run where the library is not the one that this version knows."""
         self._advised = False
+        self._refusals.clear()
         try:
             told = await self.call(VERSION_FUNCTION, (self._probe_key,), purpose=Purpose.PROBE)
         except RedisUnusable:

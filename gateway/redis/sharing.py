@@ -11,8 +11,6 @@ from gateway.redis.link import RedisLink
 from gateway.redis.registry import Facts, Lease, Registry, Role
 from gateway.setting_kinds import Secret
 
-_LEAVE_S = 0.5
-
 
 class Sharing:
     """Made with the process, started on its loop. Every method works with Redis down."""
@@ -46,7 +44,7 @@ class Sharing:
             await asyncio.gather(keeping, return_exceptions=True)
         if self.lease is not None:
             lease, self.lease = self.lease, None
-            await asyncio.wait({asyncio.ensure_future(lease.leave())}, timeout=_LEAVE_S)
+            await lease.leave()
         await self.link.close()
 
     def workers(self) -> Registry:

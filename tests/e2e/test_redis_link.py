@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.redis.errors import FunctionsMissing, RedisDown, RedisRefused, RedisUnusable
+from gateway.redis.library import VERSION, own_version, source
 from gateway.redis.link import CALL_S, Purpose, RedisLink
 from gateway.redis.setup import set_up
 from gateway.setting_kinds import Secret
@@ -259,11 +260,32 @@ def test_functions_that_are_missing_are_told_once_with_what_to_run(server, caplo
     assert len(advice) == 1
 
 
-def test_a_key_of_another_type_is_no_reason_to_go_down(shared):
-    """It is told to who has asked for it; the value is not in the log."""
+@pytest.mark.parametrize(("number", "advised"), [(0, 1), (VERSION, 1), (999, 0)])
+def test_functions_of_another_release_are_told_of(server, caplog, number, advised):
+    """Older ones, and others of the same number; newer ones are what a roll-out has."""
+    own = str(own_version())
+    other = source().replace(own, f"{number} 0123456789abcdef")
+    server.cli("-x", "FUNCTION", "LOAD", stdin=other)
+
+    async def scenario():
+        async with linked(server.url) as link:
+            await up(link)
+            await until(lambda: "cmdstat_fcall:" in server.cli("INFO", "commandstats"))
+            keys = [f"penstock:{{t}}:{n}" for n in "abc"]
+            assert await link.call("penstock_members", keys, purpose=FOR) == []
+
+    with caplog.at_level(logging.INFO, "penstock.redis"):
+        asyncio.run(scenario())
+    advice = [record.message for record in caplog.records if "redis-setup" in record.message]
+    assert len(advice) == advised
+
+
+def test_a_key_of_another_type_is_no_reason_to_go_down(shared, caplog):
+    """It is told to who has asked for it, and once in the log; the value is not there."""
 
     async def scenario():
         shared.cli("SET", KEY, "a secret value")
+        caplog.clear()
         async with linked(shared.url) as link:
             await up(link)
             for _ in range(5):
@@ -272,6 +294,10 @@ def test_a_key_of_another_type_is_no_reason_to_go_down(shared):
             assert link.up
 
     asyncio.run(scenario())
+    assert [record.message for record in caplog.records if "refused" in record.message] == [
+        "Redis refused HGETALL: ResponseError WRONGTYPE"
+    ]
+    assert "secret value" not in caplog.text
 
 
 def test_a_password_is_in_no_log_and_no_message(tmp_path, caplog):
@@ -364,6 +390,45 @@ def test_a_call_that_is_cancelled_leaves_no_answer_for_the_next(shared):
                 assert late.cancelled()
                 proxy.delay_s = 0.0
                 assert await link.command("SETRANGE", text, 20, "x", purpose=FOR) == 21
+            assert link.openings == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_link_closes_at_any_moment(shared):
+    """Also while it looks for the server, or has just found it; nothing is left open."""
+
+    async def scenario(moment):
+        link = RedisLink(Secret(shared.url))
+        link.start()
+        if moment >= 20:
+            await up(link)
+        for _ in range(moment % 20):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            await link.close()
+        assert len(asyncio.all_tasks()) == 1
+
+    for moment in range(40):
+        asyncio.run(scenario(moment))
+
+
+def test_a_caller_that_is_cancelled_ends(shared):
+    """At whatever moment of its call; the link serves others as before."""
+
+    async def scenario():
+        async with linked(shared.url) as link:
+            await up(link)
+            for moment in range(60):
+                call = asyncio.create_task(a_write(link))
+                for _ in range(moment % 15):
+                    await asyncio.sleep(0)
+                ends = call.done()
+                call.cancel()
+                await asyncio.wait({call}, timeout=2)
+                assert call.done()
+                assert ends or call.cancelled()
+            await a_write(link)
             assert link.openings == 0
 
     asyncio.run(scenario())

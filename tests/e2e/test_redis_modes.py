@@ -121,6 +121,8 @@ def test_a_failover_is_followed(tmp_path):
             assert link.openings >= 1
             assert "role:master" in trio.replica.cli("INFO", "replication")
             assert trio.replica.cli("GET", "penstock:{t}:a") == "x"
+            keys = registry_keys("worker")  # functions are there as well
+            assert await link.call("penstock_members", keys, purpose=FOR) == []
 
     with sentinel_trio(tmp_path) as trio:
         assert asyncio.run(set_up(Secret(trio.url)))[0].loaded
@@ -222,7 +224,8 @@ def test_what_cannot_be_set_up_is_told_without_the_password(tmp_path, url, code,
     "words",
     [
         ("EVAL", "return 1", 0), ("CONFIG", "GET", "*"), ("FUNCTION", "LIST"),
-        ("FUNCTION", "LOAD", "REPLACE", "#!lua name=penstock"), ("KEYS", "*"), ("FLUSHALL",),
+        ("FUNCTION", "LOAD", "REPLACE", "#!lua name=penstock"), ("KEYS", "*"),
+        ("FLUSHALL", "ASYNC"),
         ("SCRIPT", "LOAD", "return 1"), ("GET", "another"),
     ],
 )  # fmt: skip

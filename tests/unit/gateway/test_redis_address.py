@@ -1,9 +1,13 @@
 """URLs of Redis: what they say, what is refused, and that no message shows them."""
 
+import subprocess
+import sys
+
 import pytest
 
 from gateway.config import ConfigError, read_settings
 from gateway.redis.address import Mode, parse_address
+from gateway.redis.sharing import advertised
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,30 @@ def test_an_address_to_advertise_needs_somebody_to_tell():
     """A setting that would do nothing is refused."""
     with pytest.raises(ConfigError, match="without --redis"):
         read_settings({"advertise": "a:1"}, environ={})
+
+
+def test_redis_is_imported_only_where_it_is_asked_for():
+    """Its client takes a tenth of a second, which no other start pays."""
+    code = (
+        "import sys, gateway.cli, gateway.serve, gateway.workers.process, gateway.redis.address\n"
+        "sys.exit('redis' in sys.modules or 'hiredis' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "bound", "expected"),
+    [
+        ("worker-1:8010", "0.0.0.0:8010", "worker-1:8010"),
+        (None, "127.0.0.1:8010", "127.0.0.1:8010"),
+        (None, "unix:/run/penstock/0", "unix:/run/penstock/0"),
+        (None, "0.0.0.0:8010", None),
+        (None, "[::]:8010", None),
+    ],
+)
+def test_what_is_bound_is_registered_where_others_can_reach_it(told, bound, expected):
+    """All addresses of a machine are none of them: that is said, with the flag."""
+    said = []
+    assert advertised(told, bound, said.append) == expected
+    assert bool(said) is (expected is None)
+    assert all("--advertise" in line for line in said)
