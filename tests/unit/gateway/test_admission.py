@@ -160,3 +160,17 @@ def test_what_a_tenant_holds_is_forgotten_when_it_ends():
     for ticket in (tickets[1], tickets[0], tickets[0], tickets[2]):
         gate.release(ticket, now=1)
     assert (gate.sequences, gate.waiting_tokens, gate._held) == (0, 0, {})
+
+
+def test_workers_that_come_and_go_change_the_room():
+    """Who is in stays, also where it is more than there is room for now."""
+    made = admission(sequences=2)
+    tickets = [made.admit(1, 1, 0.0) for _ in range(2)]
+    made.resize(3)
+    tickets.append(made.admit(1, 1, 0.0))
+    made.resize(1)
+    with pytest.raises(Overloaded, match="3 of 1 sequences"):
+        made.check(0.0)
+    for ticket in tickets:
+        made.release(ticket, 1.0)
+    made.admit(1, 1, 1.0)
