@@ -251,13 +251,13 @@ class Runs:
             self._note_end(run)
 
     def _note_end(self, run: Run) -> None:
-        run.task = None
-        self._running.discard(run)
         for listener, handle in run.listeners:
             listener.ended(handle)
         if run.failed is not None and run.listeners:
-            self._forget(run)  # they know, and may ask anew
-        elif self._kept.get(run.request.id) is run:
+            self._forget(run)  # they know, and may ask anew; its bytes have not been counted
+        run.task = None
+        self._running.discard(run)
+        if self._kept.get(run.request.id) is run:
             self._keep_what_ended(run)
         if not self._running:
             self._on_empty()

@@ -63,6 +63,7 @@ class Session:
         """One after each step that brought something, and one where only the load has changed."""
         number, told = 0, None
         while not self._closed:
+            self._awake.clear()  # before looking: what comes while a frame is sent wakes us again
             load, draining = self._load(), self._draining()
             owed = self._all.busy or self._pending or self._failures
             if draining and told is not None and not owed:
@@ -72,7 +73,6 @@ class Session:
                 changed = told is None or told[0] != load
                 yield self._frame(number, load if changed else None, draining=draining)
                 told = load, draining
-            self._awake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), _LOAD_EVERY_S)
 
