@@ -12,7 +12,7 @@ Contract, run against every engine by tests/conformance:
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType, Protocol, runtime_checkable
 
@@ -170,6 +170,24 @@ class TokenEvent:
     prompt_logprobs: Sequence[TokenLogprobs] | None = None  # on the first event of a choice
     vector: Sequence[float] | None = None  # of a pooled request
     extras: Mapping[str, str] | None = None  # JSON by name: what an engine answers to its extras
+
+    def split(self, at: int) -> "tuple[TokenEvent, TokenEvent]":
+        """The first `at` tokens, and the rest with the end; the lists of both are their own."""
+        scores = self.logprobs
+        first = replace(
+            self,
+            tokens=self.tokens[:at],
+            logprobs=None if scores is None else scores[:at],
+            finish=None,
+            extras=None,
+        )
+        rest = replace(
+            self,
+            tokens=self.tokens[at:],
+            logprobs=None if scores is None else scores[at:],
+            prompt_logprobs=self.prompt_logprobs if at == 0 else None,
+        )
+        return first, rest
 
     def merge(self, later: "TokenEvent") -> None:
         """Append a later event of the same choice."""

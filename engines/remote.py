@@ -131,6 +131,8 @@ class RemoteEngine:
     def generate(self, request: GenerationRequest) -> Mailbox:
         if request.id in self._handles:
             raise InvalidRequest("a request with this id is already open", param="id")
+        if self.draining:
+            raise EngineUnavailable("the worker is draining")
         message = self._message(request)
         handle, box = self._enter(request)
         self._outbox.submits.add(handle=handle, request=message)
@@ -150,6 +152,10 @@ class RemoteEngine:
             )
         except grpc.aio.AioRpcError:
             return None
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return None  # the channel was closed under the call
         return Kept(told.context, told.attempt) if told.found else None
 
     def attach(self, request: GenerationRequest, *, watch: bool = False) -> Mailbox:
@@ -186,8 +192,6 @@ class RemoteEngine:
         """The request as a message. Raises what `generate` may raise at once."""
         if self._over is not None:
             raise type(self._over)(str(self._over))
-        if self.draining:
-            raise EngineUnavailable("the worker is draining")
         check_request(request, self.info, self.facts.limits)
         try:
             return request_message(request)
@@ -334,3 +338,8 @@ class RemoteEngine:
         for known in left:
             known.box.fail(type(error)(str(error)))
         self._idle.set()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

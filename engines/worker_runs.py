@@ -19,6 +19,7 @@ from engines.api import Engine, GenerationRequest, RequestId, TokenEvent, TokenS
 from engines.errors import (
     EngineDied,
     EngineError,
+    EngineUnavailable,
     RequestTaken,
     RequestUnknown,
 )
@@ -27,6 +28,8 @@ _TAKEN = "another gateway goes on with this request"
 _GONE = "whoever held this request wants no more of it"
 _KEPT_BYTES = 64 << 20  # of runs that have ended: beyond it, the oldest of them are forgotten
 _TOKEN_BYTES = 64  # as objects, about
+_SCORE_BYTES = 120
+_MOST_WATCHERS = 64
 
 
 class Listener(Protocol):
@@ -58,8 +61,21 @@ class Run:
         self.over = False  # nothing more comes of it: nobody needs to hear that it goes on without
         self.task: asyncio.Task[None] | None = None  # None: it has ended
         self.timer: asyncio.TimerHandle | None = None  # until it is forgotten
-        self._begins = [len(log or ()) for log in request.logs]
-        self._lengths = list(self._begins)
+        self._lengths = [len(log or ()) for log in request.logs]
+        self._begins = list(self._lengths)  # from where on it can be told again
+        self._scores = 0  # log-probabilities that are remembered
+        if self.told is not None:
+            self._remember_emitted(self.told)
+
+    def _remember_emitted(self, told: dict[int, TokenEvent]) -> None:
+        """What another engine had said, as far as it is known: not its log-probabilities."""
+        sampling = self.request.sampling
+        if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
+            return
+        for choice, log in enumerate(self.request.logs):
+            self._begins[choice] = 0
+            if log:
+                told[choice] = TokenEvent(choice, list(log), 0)
 
     @property
     def size(self) -> int:
@@ -67,7 +83,7 @@ class Run:
         kept = self.request.kept
         context = 0 if kept is None else len(kept.context)
         known = sum(self._lengths) + len(self.request.prompt)
-        return context + known * _TOKEN_BYTES
+        return context + known * _TOKEN_BYTES + self._scores * _SCORE_BYTES
 
     def put(self, event: TokenEvent) -> None:
         """Tell an event, and remember it where the run is kept."""
@@ -75,6 +91,8 @@ class Run:
         position = self._lengths[choice]
         self._lengths[choice] += len(event.tokens)
         if self.told is not None:
+            scores = (*(event.logprobs or ()), *(event.prompt_logprobs or ()))
+            self._scores += sum(1 + len(score.top) for score in scores)
             before = self.told.setdefault(choice, own := _copy(event))
             if before is not own:
                 before.merge(own)
@@ -104,7 +122,7 @@ class Run:
         """Tell a listener all that lies behind these positions, and how it ended."""
         for event in (self.told or {}).values():
             begin, known = self._begins[event.choice], positions[event.choice]
-            rest = _behind(event, known - begin)
+            _, rest = event.split(known - begin)
             if rest.tokens or rest.finish is not None:
                 listener.put(handle, known, rest)
         if self.failed is not None:
@@ -112,8 +130,8 @@ class Run:
 
     def knows(self, positions: Sequence[int]) -> bool:
         """Whether it can tell what lies behind these positions."""
-        if len(positions) != len(self._begins):
-            return False
+        if len(positions) != len(self._begins) or None in self.request.logs:
+            return False  # of a choice that ended elsewhere nothing is known
         bounds = zip(self._begins, positions, self._lengths, strict=True)
         return all(begin <= position <= length for begin, position, length in bounds)
 
@@ -137,8 +155,9 @@ class Runs:
         self._keeping = keeping
         self._on_empty = on_empty
         self._running: set[Run] = set()
-        self._kept: dict[RequestId, Run] = {}  # those that have ended in the order of their ends
-        self._bytes = 0  # of kept runs that have ended
+        self._kept: dict[RequestId, Run] = {}
+        self._ended: dict[RequestId, Run] = {}  # of these, in the order of their ends
+        self._bytes = 0  # of these
         self._numbers = 0
 
     @property
@@ -180,6 +199,8 @@ class Runs:
         run = self._kept.get(name)
         if run is None or not run.knows(positions):
             raise RequestUnknown("this worker does not keep that request, or not from there on")
+        if not attempt and len(run.watched_by) >= _MOST_WATCHERS:
+            raise EngineUnavailable(f"{_MOST_WATCHERS} others watch that request already")
         if not attempt:
             run.watched_by.append((listener, handle))
         elif attempt <= run.attempt:
@@ -263,14 +284,11 @@ class Runs:
             self._on_empty()
 
     def _keep_what_ended(self, run: Run) -> None:
-        self._kept[run.request.id] = self._kept.pop(run.request.id)
+        self._ended[run.request.id] = run
         self._bytes += run.size
         self._expire(run)
-        ended = [each for each in self._kept.values() if each.task is None]
-        for oldest in ended:
-            if self._bytes <= _KEPT_BYTES:
-                break
-            self._forget(oldest)
+        while self._bytes > _KEPT_BYTES:
+            self._forget(next(iter(self._ended.values())))
 
     def _expire(self, run: Run) -> None:
         if run.timer is not None:
@@ -287,21 +305,12 @@ class Runs:
             listener.ended(handle)  # or its session would remember it for as long as it lives
         if self._kept.get(run.request.id) is run:
             del self._kept[run.request.id]
-            if run.task is None:
-                self._bytes -= run.size
+        if self._ended.get(run.request.id) is run:
+            del self._ended[run.request.id]
+            self._bytes -= run.size
 
 
 def _copy(event: TokenEvent) -> TokenEvent:
     """The event with lists of its own: those of the original grow when it merges."""
     logprobs = None if event.logprobs is None else list(event.logprobs)
     return replace(event, tokens=list(event.tokens), logprobs=logprobs)
-
-
-def _behind(event: TokenEvent, known: int) -> TokenEvent:
-    """What of an event lies behind its first `known` tokens."""
-    return replace(
-        event,
-        tokens=event.tokens[known:],
-        logprobs=None if event.logprobs is None else event.logprobs[known:],
-        prompt_logprobs=None if known else event.prompt_logprobs,
-    )

@@ -16,6 +16,8 @@ from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_of
 from engines.worker_runs import Run, Runs
 
+_LARGEST_FRAME = 4 << 20  # bytes, about: far below what a message may have
+_TOKEN_BYTES, _SCORE_BYTES = 5, 16
 _LOAD_EVERY_S = 0.02  # a load that changed without any token is told this late
 
 
@@ -150,13 +152,36 @@ class Session:
         else:
             self._detach(handle)  # who watches has no say over others
 
+    def _deltas(self) -> list[pb.Delta]:
+        """What is pending, as far as one frame holds it; the rest wakes the next."""
+        deltas, room = [], _LARGEST_FRAME
+        for key in list(self._pending):
+            one = self._pending.pop(key)
+            fits = max(1, room // _token_bytes(one.event))
+            event = one.event
+            if len(event.tokens) > fits:
+                event, rest = event.split(fits)
+                self._pending[key] = _Pending(one.position + fits, rest)
+                self.wake()
+            deltas.append(delta_message(key[0], one.position, event))
+            room -= len(event.tokens) * _token_bytes(event)
+            if room <= 0 and self._pending:
+                self.wake()
+                break
+        return deltas
+
     def _frame(self, number: int, load: EngineLoad | None, *, draining: bool) -> pb.StepFrame:
-        pending, self._pending = self._pending, {}
-        failures, self._failures = self._failures, []
-        deltas = [
-            delta_message(handle, one.position, one.event) for (handle, _), one in pending.items()
-        ]
+        deltas = self._deltas()
+        late = {handle for handle, _ in self._pending}  # there was no room for all of it
+        failures = [each for each in self._failures if each.handle not in late]
+        self._failures = [each for each in self._failures if each.handle in late]
         frame = pb.StepFrame(number=number, deltas=deltas + failures, draining=draining)
         if load is not None:
             frame.load.CopyFrom(load_message(load))
         return frame
+
+
+def _token_bytes(event: TokenEvent) -> int:
+    """How large a token of an event is in a message, at most, by the first one that it has."""
+    scores = event.logprobs
+    return _TOKEN_BYTES if not scores else _TOKEN_BYTES + _SCORE_BYTES * (1 + len(scores[0].top))

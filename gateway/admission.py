@@ -117,7 +117,9 @@ class Admission:
     def rejoin(
         self, sequences: int, prompt_tokens: int, now: float, *, tenant: bytes = b""
     ) -> Ticket:
-        """Count a call in that runs already: there is room for it somewhere."""
+        """Count a call in that runs already, beyond the limit up to twice. Raises Overloaded."""
+        if self.sequences and self.sequences + sequences > 2 * self._max_sequences:
+            raise self._overloaded(sequences, now)
         if not self.sequences:
             self._rate.start(now)
         held = self._held.setdefault(tenant, _Held())

@@ -86,6 +86,15 @@ def asked_of(route: str, body: bytes) -> str:
     return blake2b(body, person=route.encode()[:16], digest_size=16).hexdigest()
 
 
+def used_meanwhile() -> RequestRejected:
+    """What a client is told whose call took so long to begin that another has its key."""
+    return RequestRejected(
+        "Another request with this Idempotency-Key has begun meanwhile: send it again to join it.",
+        code="idempotency_key_in_use",
+        status=409,
+    )
+
+
 def used_otherwise() -> RequestRejected:
     """What a client is told whose key stands for another body."""
     return RequestRejected(

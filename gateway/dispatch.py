@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from engines.api import Engine, TokenEvent, TokenStream
 from engines.replicas import MigratingStream, ReplicaSet
+from engines.worker_runs import Keeping
 from gateway.admission import Admission, Ticket
 from gateway.auth import ANYBODY, Caller
 from gateway.exchange import Exchange
@@ -30,6 +31,7 @@ class Call:
         self._streams = streams
         self._pulse = pulse
         self.outlives_reader = False  # whether its requests, which are kept, may go on unread
+        self._ended = False
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The SSE frames of a streaming answer; each item ends on an event boundary."""
@@ -55,10 +57,15 @@ class Call:
         return self.job.renderer.fail(error)
 
     async def _rendered(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(merged(self._streams)) as batches:
-            async for batch in batches:
-                self._pulse.beat(batch)
-                yield b"".join(self._render(request, event) for request, event in batch)
+        try:
+            async with aclosing(merged(self._streams)) as batches:
+                async for batch in batches:
+                    self._pulse.beat(batch)
+                    yield b"".join(self._render(request, event) for request, event in batch)
+        except Exception:
+            self._ended = True  # and not well: but not for want of a reader
+            raise
+        self._ended = True
 
     def _render(self, request: int, event: TokenEvent) -> bytes:
         rendered = self.job.renderer.feed(request, event)
@@ -70,9 +77,10 @@ class Call:
 
     async def aclose(self) -> None:
         """Abort what still runs and give the admission back. Idempotent."""
-        self._pulse.end()
+        goes_on = self.outlives_reader and not self._ended
+        self._pulse.end(lingers=goes_on)
         for stream in self._streams:
-            if self.outlives_reader and isinstance(stream, MigratingStream):
+            if goes_on and isinstance(stream, MigratingStream):
                 stream.detach()
             else:
                 await stream.aclose()
@@ -115,14 +123,21 @@ class Pulse:
         """Note why a choice ended, as its client is told."""
         self._exchange.finishes.append(reason.value)
 
-    def end(self) -> None:
-        """Note the usage, and give admission and quota back. Idempotent."""
+    def end(self, *, lingers: bool = False) -> None:
+        """Note the usage, and give admission and quota back. Idempotent.
+
+        `lingers`: it goes on unread, so it keeps its place for a while, and all of its quota.
+        """
         usage = self._job.renderer.usage
         self._exchange.prompt_tokens = usage.prompt_tokens
         self._exchange.completion_tokens = usage.completion_tokens
         self._exchange.cached_tokens = usage.cached_tokens
-        self._permit.settle(usage.prompt_tokens + usage.completion_tokens)
-        self._dispatcher.release(self._ticket)
+        if lingers:
+            self._permit.settle(self._job.most_tokens)
+            self._dispatcher.release_later(self._ticket)
+        else:
+            self._permit.settle(usage.prompt_tokens + usage.completion_tokens)
+            self._dispatcher.release(self._ticket)
 
     def _observe(self, request: int, event: TokenEvent, now: float) -> None:
         before = self._last.get((request, event.choice))
@@ -150,6 +165,7 @@ class Dispatcher:
         self._engine = engine
         self._idle = asyncio.Event()
         self._idle.set()
+        self._lingering: list[tuple[asyncio.TimerHandle, Ticket]] = []
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
@@ -214,6 +230,15 @@ class Dispatcher:
         if not self.admission.sequences:
             self._idle.set()
 
+    def release_later(self, ticket: Ticket) -> None:
+        """Give a call's admission back when nobody can have come back to it. Idempotent."""
+        timer = asyncio.get_running_loop().call_later(Keeping().unheard_s, self.release, ticket)
+        self._lingering = [one for one in self._lingering if one[1].sequences]
+        self._lingering.append((timer, ticket))
+
     async def idle(self) -> None:
-        """Wait until no call is in flight."""
+        """Wait until no call is in flight; those that go on unread are none of ours."""
+        for timer, ticket in self._lingering:
+            timer.cancel()
+            self.release(ticket)
         await self._idle.wait()

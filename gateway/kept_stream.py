@@ -88,7 +88,7 @@ def read_place(after: str | None, last_event_id: str | None) -> Cursor:
 
     Raises RequestRejected.
     """
-    given = after if after is not None else last_event_id
+    given = after or last_event_id
     if not given:
         return Cursor()
     try:

@@ -18,7 +18,8 @@ _FIRST_WORD_S = 0.25  # for a worker to say that somebody else has it
 class Resumable:
     """A kept call that was found."""
 
-    def __init__(self, record: CallRecord, found: Mapping[RequestId, Found]) -> None:
+    def __init__(self, stem: str, record: CallRecord, found: Mapping[RequestId, Found]) -> None:
+        self.stem = stem
         self.record = record
         self._found = found
 
@@ -41,7 +42,7 @@ class Resumable:
             await asyncio.gather(*(stream.begin(_FIRST_WORD_S) for stream in streams))
         except BaseException:
             for stream in streams:
-                await stream.aclose()
+                stream.detach()  # somebody else may have the others, or come for these
             raise
         return streams
 
@@ -59,7 +60,7 @@ async def find_call(engine: ReplicaSet, stem: str, route: Route, salt: bytes) ->
         except ValueError:
             break
         if (record.salt, record.route) == (salt, route):
-            return Resumable(record, {name: found})
+            return Resumable(stem, record, {name: found})
     raise not_found()
 
 

@@ -71,7 +71,7 @@ class PlacedRenderer:
             _marked(frame, str(replace(after, ending=number + 1)))
             for number, frame in enumerate(frames[:-1])
         ]
-        return b"".join([*marked, *frames[-1:]][self._after.ending :])
+        return b"".join([*marked[self._after.ending :], *frames[-1:]])
 
     def fail(self, error: ErrorReply) -> bytes:
         return self._inner.fail(error)
@@ -153,7 +153,9 @@ class PlacedRenderer:
             self._behind.discard(index)
 
     def _mark(self) -> str:
-        return b".".join(self._marks).decode()
+        told = b".".join(self._marks).decode()
+        # While an event is told in part, whatever else is told lies beside that part.
+        return told if self._part is None else f"{told}{self._part}"
 
 
 def _marked(frame: bytes, mark: str) -> bytes:
@@ -169,18 +171,4 @@ def _cut(event: TokenEvent, at: int) -> tuple[TokenEvent, TokenEvent | None]:
     """The first `at` tokens of an event, and the rest with its end; None where nothing is left."""
     if len(event.tokens) <= at and event.finish is None:
         return event, None
-    logprobs = event.logprobs
-    first = replace(
-        event,
-        tokens=event.tokens[:at],
-        logprobs=None if logprobs is None else logprobs[:at],
-        finish=None,
-        extras=None,
-    )
-    rest = replace(
-        event,
-        tokens=event.tokens[at:],
-        logprobs=None if logprobs is None else logprobs[at:],
-        prompt_logprobs=None,
-    )
-    return first, rest
+    return event.split(at)

@@ -103,6 +103,7 @@ class MigratingStream:
         self._moves = 0
         self._failed = 0  # replicas that died under it, or lied to it
         self._inner: TokenStream | None = None
+        self._watches = False  # beside another reader, who is the one to move the request
         self._due: list[TokenEvent] = []  # ends that no replica lived to tell
 
     def open(self) -> bool:
@@ -115,6 +116,7 @@ class MigratingStream:
         if not isinstance(replica.engine, Keeper):
             raise TypeError(f"{replica.name} keeps no requests")
         self._inner = replica.engine.attach(self.request, watch=watch)
+        self._watches = watch
         replica.guests.add(self)
         self.replica = replica
 
@@ -224,6 +226,7 @@ class MigratingStream:
         while self._progress.open and not self._due and self._inner is None:
             left = deadline - patience.clock()
             may_move = self._failed <= patience.migrations and self._moves < _MOST_MOVES
+            may_move &= not self._watches
             if may_move and self._place(in_turn=left > 0):
                 return
             if left <= 0 or not may_move:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from fastapi import Request, Response
 
+from engines.errors import RequestUnknown
 from gateway import claims
-from gateway.claims import Claim, Claims, asked_of, claim_name, used_otherwise
+from gateway.claims import Claim, Claims, claim_name, used_meanwhile, used_otherwise
 from gateway.exchange import Exchange
 from gateway.kept_stream import (
     LARGEST_BODY,
@@ -22,7 +23,8 @@ from gateway.lifecycle import Lifecycle
 from gateway.replies import json_response
 from gateway.rest import durability
 from gateway.rest.calls import CallRunner, Lower, answer, new_context, notes
-from gateway.rest.durability import Wish, is_kept, read_durability, stream_headers
+from gateway.rest.client_watch import ClientGone, ClientWatch
+from gateway.rest.durability import Durability, Wish, is_kept, read_durability, stream_headers
 from gateway.rest.sse import TokenStreamResponse
 from gateway.resuming import Resumable, find_call, not_found
 from openai_compat.cursor import Cursor
@@ -55,7 +57,7 @@ class KeptCalls:
             if job.stream and wish.keeps(serving, raw):
                 job = kept(job, record)
             return await self._begin(request, job, outlives_reader=wish.outlives_reader)
-        return await self._once(request, lower, record, context, key)
+        return await self._once(request, lower, record, context, key, wish)
 
     async def resume(
         self, request: Request, stream_id: str, lower: Lower, route: Route
@@ -68,7 +70,7 @@ class KeptCalls:
             raise not_found()
         salt = Exchange.of(request.scope).salt
         found = await find_call(serving.keeper, stem, route, salt)
-        return await self._go_on(request, lower, stem, found, after=after)
+        return await self._go_on(request, lower, found, after)
 
     async def _begin(self, request: Request, job: Job, *, outlives_reader: bool) -> Response:
         exchange = Exchange.of(request.scope)
@@ -80,7 +82,13 @@ class KeptCalls:
         return TokenStreamResponse(call, self._calls.pace, headers)
 
     async def _once(
-        self, request: Request, lower: Lower, record: CallRecord, context: CallContext, key: str
+        self,
+        request: Request,
+        lower: Lower,
+        record: CallRecord,
+        context: CallContext,
+        key: str,
+        wish: Wish,
     ) -> Response:
         """Begin a call, or go to the one that the key stands for already."""
         if len(record.body) > LARGEST_BODY:
@@ -89,26 +97,68 @@ class KeptCalls:
                 f" {len(record.body)}.",
                 code="request_too_large",
             )
-        exchange, name = Exchange.of(request.scope), claim_name(record.salt, key)
-        mine = Claim(context.id, asked_of(record.route, record.body))
-        deadline = time.monotonic() + _BEGINS_WITHIN_S
-        while (standing := await self._claims.claim(name, mine)) != mine:
-            if standing.asked != mine.asked:
-                raise used_otherwise()
-            found = await self._found(standing, record)
-            if found is not None:
-                after = read_place(None, request.headers.get("last-event-id"))
-                return await self._go_on(request, lower, standing.call, found, after, watch=True)
-            if time.monotonic() > deadline:
-                await self._claims.forget(name, standing)
-            await asyncio.sleep(_LOOK_S)
+        if wish.durability is Durability.NONE:
+            raise RequestRejected(
+                f"{durability.HEADER}: none keeps no call that an Idempotency-Key could stand for."
+            )
+        name = claim_name(record.salt, key)
+        mine = Claim(context.id, claims.asked_of(record.route, record.body))
+        async with ClientWatch(request.receive):
+            found = await self._standing(name, mine, record)
+        if found is not None:
+            return await self._join(request, lower, found, name, mine)
         try:
-            serving = self._lifecycle.serving()
-            job = await self._calls.lowered(record.body, serving, exchange, context, lower)
-            return await self._begin(request, kept(job, record), outlives_reader=True)
+            return await self._begin_claimed(request, lower, record, context, name, mine)
+        except ClientGone:
+            raise  # the call goes on, and its key stands for it
         except Exception:
             await self._claims.forget(name, mine)  # nothing was begun, or it has failed
             raise
+
+    async def _join(
+        self, request: Request, lower: Lower, found: Resumable, name: str, mine: Claim
+    ) -> Response:
+        after = read_place(None, request.headers.get("last-event-id"))
+        try:
+            return await self._go_on(request, lower, found, after, watch=True)
+        except (NotFound, RequestUnknown):
+            await self._claims.forget(name, Claim(found.stem, mine.asked))  # it can be told no more
+            raise
+
+    async def _begin_claimed(
+        self,
+        request: Request,
+        lower: Lower,
+        record: CallRecord,
+        context: CallContext,
+        name: str,
+        mine: Claim,
+    ) -> Response:
+        if "last-event-id" in request.headers:
+            raise not_found()  # what its reader has is of a call that is no more
+        begun = time.monotonic()
+        serving, exchange = self._lifecycle.serving(), Exchange.of(request.scope)
+        job = await self._calls.lowered(record.body, serving, exchange, context, lower)
+        late = time.monotonic() - begun > _BEGINS_WITHIN_S / 2
+        if late and await self._claims.claim(name, mine) != mine:
+            raise used_meanwhile()
+        return await self._begin(request, kept(job, record), outlives_reader=True)
+
+    async def _standing(self, name: str, mine: Claim, record: CallRecord) -> Resumable | None:
+        """The call that a key stands for; None where it stands for ours from now on."""
+        seen, deadline = mine, 0.0
+        while (standing := await self._claims.claim(name, mine)) != mine:
+            if standing.asked != mine.asked:
+                raise used_otherwise()
+            if (found := await self._found(standing, record)) is not None:
+                return found
+            now = time.monotonic()
+            if standing != seen:
+                seen, deadline = standing, now + _BEGINS_WITHIN_S
+            elif now > deadline:
+                await self._claims.forget(name, standing)
+            await asyncio.sleep(_LOOK_S)
+        return None
 
     async def _found(self, standing: Claim, record: CallRecord) -> Resumable | None:
         keeper = self._lifecycle.serving().keeper
@@ -123,7 +173,6 @@ class KeptCalls:
         self,
         request: Request,
         lower: Lower,
-        stem: str,
         found: Resumable,
         after: Cursor,
         *,
@@ -131,9 +180,10 @@ class KeptCalls:
     ) -> Response:
         """Answer with a call that runs already, or has ended."""
         serving, exchange = self._lifecycle.serving(), Exchange.of(request.scope)
-        exchange.call_id = stem
         record = found.record
-        context = replace(new_context(exchange), id=stem, now=record.now, seed=record.seed)
+        drawn = new_context(exchange)
+        context = replace(drawn, id=found.stem, now=record.now, seed=record.seed)
+        exchange.call_id = found.stem
         job = await self._calls.lowered(record.body, serving, exchange, context, lower)
         job = placed(job, after) if job.stream else job
         serving = self._lifecycle.serving()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engines import worker_runs
+from engines import worker_runs, worker_session
 from engines.api import Kept
 from engines.errors import EngineUnavailable, RequestTaken, RequestUnknown
 from engines.remote import RemoteEngine
@@ -256,6 +256,54 @@ async def test_what_is_watched_goes_on_without_its_holder():
         await asyncio.sleep(0.4)
         gate.open()
         assert len(told) + len((await read(watching))[0].tokens) == TOKENS
+        await second.stop(0)
+
+
+async def test_what_has_moved_here_is_told_from_its_start():
+    """The worker knows what was said elsewhere; of a choice that had ended there it does not."""
+    async with worker() as (engine, _):
+        control = await read(engine.generate(plain(n=2)))
+        first = await gateway(engine)
+        logs = tuple(tuple(control[choice].tokens[:9]) for choice in range(2))
+        await read(first.generate(request(n=2, attempt=1, emitted=logs)))
+        again = await read(first.attach(request(n=2, attempt=2)))
+        assert [again[choice].tokens for choice in range(2)] == [
+            control[choice].tokens for choice in range(2)
+        ]
+        await read(first.generate(request("half", n=2, attempt=1, emitted=(logs[0], None))))
+        with pytest.raises(RequestUnknown):
+            await read(first.attach(request("half", n=2, attempt=2)))
+        await first.stop(0)
+
+
+async def test_what_is_too_much_for_one_frame_comes_in_several(monkeypatch):
+    """Many come back at once, and nobody's session breaks of it."""
+    monkeypatch.setattr(worker_session, "_LARGEST_FRAME", 40)
+    async with worker() as (engine, _):
+        first = await gateway(engine)
+        control = await read(first.generate(request(n=3, temperature=1.0)))
+        asked = request(n=3, temperature=1.0)
+        again = [first.attach(asked, watch=True) for _ in range(6)]
+        for told in await asyncio.gather(*map(read, again)):
+            assert {choice: answer.tokens for choice, answer in told.items()} == {
+                choice: answer.tokens for choice, answer in control.items()
+            }
+            assert all(told[choice].finish == control[choice].finish for choice in told)
+        await first.stop(0)
+
+
+async def test_a_worker_that_is_known_to_drain_may_be_attached_to():
+    """It takes nothing new, and what it keeps must go on."""
+    async with worker(steps=3) as (engine, gate):
+        first, second = await gateway(engine), await gateway(engine)
+        await anext(first.generate(request()))
+        await die(first)
+        engine.server.drain()
+        await until(lambda: second.draining)
+        rest = second.attach(request(attempt=1))
+        told = await tokens_of(rest, 1)
+        gate.open()
+        assert len([*told, *(await read(rest))[0].tokens]) == TOKENS
         await second.stop(0)
 
 

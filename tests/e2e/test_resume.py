@@ -107,7 +107,7 @@ SORTS = {
     "seeded": chat(),
     "two choices": chat(n=2),
     "stop string": chat(stop=["a"], max_tokens=400),
-    "logprobs": chat(temperature=0),
+    "greedy": chat(temperature=0),
     "schema": chat(
         response_format={"type": "json_schema", "json_schema": {"name": "f", "schema": {
             "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
