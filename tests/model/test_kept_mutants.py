@@ -166,7 +166,7 @@ MUTANTS = {
 
 _CAUGHT = (AssertionError, LookupError)
 _HUNT = settings(
-    max_examples=3000,  # it ends with the first catch
+    max_examples=8000,  # it ends with the first catch
     stateful_step_count=40,
     deadline=None,
     database=None,
