@@ -68,7 +68,7 @@ class Session:
             self._awake.clear()  # before looking: what comes while a frame is sent wakes us again
             load, draining = self._load(), self._draining()
             owed = self._all.busy or self._pending or self._failures
-            if draining and told is not None and not owed:
+            if told is not None and told[1] and not owed:
                 return  # nobody's request is left: until then, what is kept may be attached to
             if self._pending or self._failures or told != (load, draining):
                 number += 1
