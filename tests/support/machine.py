@@ -243,8 +243,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         kept = [running[key] for key in before if key in running]
         for victim in victims:
             for sequence in kept:
-                if victim.displaced and victim.account != sequence.account:
-                    continue  # for another tenant: of its own it is the least senior
+                other = victim.account != sequence.account
+                if victim.displaced and (other or len(sequence.group) > len(victim.group)):
+                    continue  # for another tenant: the least senior of those that free no more
                 assert _seniority(victim) > _seniority(sequence), "a senior was preempted"
 
     def _check_returns(self, line):
