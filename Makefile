@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup fmt check test test-fast test-schemathesis test-clients bench serve lock clean help
+.PHONY: setup redis-server fmt check test test-fast test-schemathesis test-clients deploy-check manifests test-vllm proto conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -15,6 +15,13 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
+
+# Tests run on a real Redis. Without root, or where there are no such packages, they are skipped.
+redis-server:
+	@command -v redis-server >/dev/null || [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get install --quiet --yes --no-install-recommends redis-server >/dev/null || \
+		(apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends redis-server); } \
+		>/dev/null 2>&1 || echo "redis-server could not be installed: its tests are skipped"
 
 fmt: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff format .
@@ -27,7 +34,7 @@ check: $(STAMP)  ## format, lint, types, layers, sizes: everything but behaviour
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/house
 
-test: $(STAMP)  ## all tests
+test: $(STAMP) redis-server  ## all tests
 	$(BIN)/pytest -q
 
 test-fast: $(STAMP)  ## the tests that take seconds
@@ -38,6 +45,43 @@ test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 
 test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
+test-vllm: $(STAMP)  ## the engine contract over a real vLLM on this CPU; makes .vllm (3 GB) on first use
+	$(BIN)/python -m tests.support.vllm_environment
+
+tools:  ## install what tests use beyond Python (Redis), on Debian and as root; else they are skipped
+	@if ! command -v redis-server >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; \
+	then apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq --yes --no-install-recommends redis-server \
+		|| echo 'Redis could not be installed: its tests are skipped'; fi
+
+DEPLOY := .deploy
+DEPLOY_STAMP := $(DEPLOY)/.installed
+
+$(DEPLOY_STAMP): tests/deploy/requirements.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	# promtool alone, out of Debian's package; where there is none, its tests are skipped.
+	cd $(DEPLOY) && if ! command -v promtool && apt-get download --quiet prometheus 2>/dev/null; then \
+		dpkg-deb --extract prometheus_*.deb package && mv package/usr/bin/promtool bin/ && \
+		rm -rf package prometheus_*.deb; fi
+	touch $@
+
+deploy-check: $(DEPLOY_STAMP)  ## render, lint and validate what deploy/ holds, offline
+	$(DEPLOY)/bin/python -m pytest -q -o python_files='check_*.py' tests/deploy
+
+manifests: $(STAMP) $(DEPLOY_STAMP)  ## write what is derived: the chart's schema of settings, the kustomize base
+	$(BIN)/python -m tests.support.chart_schema
+	$(DEPLOY)/bin/python -m tests.deploy.manifests
+
+proto:  ## compile engines/wire/pb again, with the oldest compiler whose code every protobuf >= 5.29 runs
+	python3 -m venv .protoc && .protoc/bin/pip install --quiet grpcio-tools==1.71.2
+	.protoc/bin/python -m grpc_tools.protoc -Iengines/wire/pb --python_out=engines/wire/pb \
+		--pyi_out=engines/wire/pb engines/wire/pb/penstock_engine.proto
+	rm -rf .protoc
+
+conformance: $(STAMP)  ## run the engine contract over every engine, and write docs/engines/conformance.md
+	$(BIN)/python -m tests.support.conformance_table
 
 bench: $(STAMP)  ## print the figures of docs/performance.md
 	$(BIN)/python -m benchmarks
@@ -52,7 +96,7 @@ lock:  ## write requirements.lock from pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock  # which build of torch is the installing machine's choice
 
 clean:  ## remove what setup and tools made
-	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients .vllm build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20

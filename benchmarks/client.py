@@ -6,9 +6,12 @@ usage, so a server that merges tokens into one frame is neither rewarded nor pun
 
 import asyncio
 import json
+import socket
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 
 @dataclass
@@ -26,18 +29,10 @@ class Stream:
 async def stream(base_url: str, body: dict[str, object], api_key: str = "") -> Stream:
     """POST /chat/completions with stream and usage; read to `[DONE]`. Raises on any other end."""
     url = urlsplit(base_url)
-    payload = json.dumps(
-        {**body, "stream": True, "stream_options": {"include_usage": True}}
-    ).encode()
-    head = (
-        f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
-        f"Content-Length: {len(payload)}\r\n\r\n"
-    ).encode()
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         result = Stream(sent=time.perf_counter())
-        writer.write(head + payload)
+        writer.write(_request(url, body, api_key))
         await _read(reader, result)
         return result
     finally:
@@ -66,6 +61,47 @@ async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
     result.cached = details.get("cached_tokens", 0)
 
 
+async def events(base_url: str, body: dict[str, object]) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of a streamed answer, parsed at little cost. Raises on any end but `[DONE]`."""
+    url = urlsplit(base_url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+        writer.write(_request(url, body))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"refused: {head[:200]!r} {await reader.read(300)!r}")
+        async for line in dechunked(reader):
+            if line == b"data: [DONE]":
+                return
+            if line.startswith(b"data: "):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    raise ConnectionError(f"the stream failed: {chunk['error']}")
+                yield chunk
+        raise ConnectionError("the stream ended early")
+    finally:
+        writer.close()
+
+
+async def dechunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of a body in chunked coding."""
+    rest = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        *lines, rest = (rest + (await reader.readexactly(size + 2))[:-2]).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def _request(url: SplitResult, body: dict[str, object], api_key: str = "") -> bytes:
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    payload = json.dumps(streamed).encode()
+    return (
+        f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    ).encode() + payload
+
+
 def _last_event(seen: bytes, mark: bytes) -> bytes:
     start = seen.rindex(b"data: ", 0, seen.rindex(mark)) + len(b"data: ")
     return seen[start : seen.index(b"\n", start)]
@@ -76,6 +112,14 @@ async def together(base_url: str, bodies: list[dict[str, object]]) -> tuple[list
     begun = time.perf_counter()
     streams = await asyncio.gather(*(stream(base_url, body) for body in bodies))
     return list(streams), time.perf_counter() - begun
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, as of now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -9,7 +9,6 @@ about 130 tokens and asks for exactly 128 tokens (`min_tokens`), greedy.
 import argparse
 import asyncio
 import contextlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.client import percentile, together
+from benchmarks.client import free_port, percentile, together
 
 LEVELS = (1, 16, 64)
 TOKENS = 128
@@ -38,9 +37,7 @@ class Server:
 @contextlib.contextmanager
 def served(*flags: str) -> Iterator[Server]:
     """`penstock serve` on a free port, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), *flags]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

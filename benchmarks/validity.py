@@ -9,7 +9,7 @@ import itertools
 import sys
 import time
 
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from tests.support.live import MODEL, live, test_settings
 from tests.support.validity import judged, schema_cases, tool_cases
 

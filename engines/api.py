@@ -12,9 +12,9 @@ Contract, run against every engine by tests/conformance:
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 RequestId = NewType("RequestId", str)
 
@@ -82,6 +82,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A request that a worker keeps for a while when its gateway is gone, and after its end."""
+
+    context: bytes  # what another gateway must know to go on with it; opaque to engines
+    attempt: int = 0  # how often it was somewhere else before; a later one wins over an earlier
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt and `n` independent continuations of it."""
 
@@ -93,6 +101,26 @@ class GenerationRequest:
     cache_salt: bytes = b""  # prefixes are shared only within one salt
     pooled: bool = False  # wants the prompt's pooled hidden state; its one token means nothing
     second: int = 0  # where the second text of a pair begins, for encoders; 0: there is one text
+    # Tokens of each choice that another engine has emitted: it goes on behind them, and events
+    # tell only what is new. None: the choice has ended. Empty: a fresh request. A request with
+    # extras that was lost before it emitted anything comes back with an empty log for each choice.
+    emitted: tuple[tuple[int, ...] | None, ...] = ()
+    adapter: str = ""  # of the engine's `adapters`; prefixes are shared only within one
+    # JSON by names of the engine's `extras`: for that kind of engine, and read by nobody between.
+    extras: Mapping[str, str] = field(default_factory=dict)
+    tenant: bytes = b""  # whose it is: the line is shared fairly between tenants
+    weight: float = 1.0  # of the tenant in that; a gateway says hundredths
+    kept: Kept | None = None  # for workers, which outlive gateways; nothing within one process
+
+    @property
+    def choices(self) -> list[int]:
+        """The choices that get events."""
+        return [choice for choice, log in enumerate(self.logs) if log is not None]
+
+    @property
+    def logs(self) -> tuple[tuple[int, ...] | None, ...]:
+        """What each choice has said before, as in `emitted`."""
+        return self.emitted or ((),) * self.n
 
     @property
     def needs_every_row(self) -> bool:
@@ -109,6 +137,8 @@ class EmbeddingRequest:
     second: int = 0  # where the second text of the pair begins; 0: there is one text
     priority: int = 0  # as in GenerationRequest
     cache_salt: bytes = b""
+    tenant: bytes = b""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +154,7 @@ class Finish:
     """The end of one choice. A stop token, when there is one, is the last token of the log."""
 
     reason: FinishReason
-    generated: int  # tokens of this choice in all, the stop token included
+    generated: int  # tokens of this choice in all, the emitted ones and the stop token included
     stop_token: int | None = None
 
 
@@ -139,6 +169,25 @@ class TokenEvent:
     finish: Finish | None = None
     prompt_logprobs: Sequence[TokenLogprobs] | None = None  # on the first event of a choice
     vector: Sequence[float] | None = None  # of a pooled request
+    extras: Mapping[str, str] | None = None  # JSON by name: what an engine answers to its extras
+
+    def split(self, at: int) -> "tuple[TokenEvent, TokenEvent]":
+        """The first `at` tokens, and the rest with the end; the lists of both are their own."""
+        scores = self.logprobs
+        first = replace(
+            self,
+            tokens=self.tokens[:at],
+            logprobs=None if scores is None else scores[:at],
+            finish=None,
+            extras=None,
+        )
+        rest = replace(
+            self,
+            tokens=self.tokens[at:],
+            logprobs=None if scores is None else scores[at:],
+            prompt_logprobs=self.prompt_logprobs if at == 0 else None,
+        )
+        return first, rest
 
     def merge(self, later: "TokenEvent") -> None:
         """Append a later event of the same choice."""
@@ -146,6 +195,9 @@ class TokenEvent:
         if self.logprobs is not None and later.logprobs is not None:
             self.logprobs += later.logprobs
         self.finish = later.finish
+        self.cached = max(self.cached, later.cached)  # some engines tell it late
+        if later.extras is not None:
+            self.extras = {**(self.extras or {}), **later.extras}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +222,8 @@ class EngineInfo:
     generates: bool = True  # else its requests are all pooled
     embeds: Embeds | None = None
     ranks: bool = False  # a pooled pair of texts gives one logit: how well the second fits
+    adapters: tuple[str, ...] = ()  # LoRA adapters that the operator has configured
+    extras: frozenset[str] = frozenset()  # names that it understands in GenerationRequest.extras
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +273,33 @@ class Engine(Protocol):
 
         Raises EngineDied when the device does not come back from its last step.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A kept request, and the name of the replica that has it."""
+
+    replica: str
+    kept: Kept
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """An engine whose kept requests outlive those who asked for them."""
+
+    async def find(self, request_id: RequestId) -> Kept | None:
+        """What is kept of a request; None where nothing is."""
+
+    def attach(self, request: GenerationRequest, *, watch: bool = False) -> TokenStream:
+        """Go on with a kept request, behind what `request.emitted` says.
+
+        `request.kept` says with which attempt; `watch`: beside whoever has it. The stream raises
+        RequestUnknown where not all of the rest can be told, RequestTaken where some other attempt
+        was as great, also later.
+        """
+
+    def detach(self, stream: TokenStream) -> None:
+        """Hear no more on a stream of a kept request, which goes on for a while."""
 
 
 class Embedder(Protocol):

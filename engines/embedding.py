@@ -35,6 +35,8 @@ def pooled(request: EmbeddingRequest) -> GenerationRequest:
         cache_salt=request.cache_salt,
         pooled=True,
         second=request.second,
+        tenant=request.tenant,
+        weight=request.weight,
     )
 
 

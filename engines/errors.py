@@ -5,7 +5,10 @@ EngineError
 │   ├── ContextOverflow   prompt + max_tokens exceed the context
 │   ├── CapacityExceeded  needs more KV blocks or sequences than the engine has
 │   └── Unsupported       asks for a capability this engine lacks
+├── RequestQuarantined    engines have died of this request: it is not tried again
 ├── RequestFailed         client fault met while it ran: its grammar exceeded a limit
+├── RequestUnknown        no such request is kept here, or not from where it should go on
+├── RequestTaken          another gateway goes on with this request
 ├── EngineUnavailable     overload or lifecycle: try again (retryable)
 └── EngineDied            our fault: the engine failed under this request (retryable elsewhere)
 
@@ -44,6 +47,18 @@ class Unsupported(InvalidRequest):
 
 class RequestFailed(EngineError):  # noqa: N818
     """This request cannot go on, for a reason of its own; no other is touched."""
+
+
+class RequestQuarantined(EngineError):  # noqa: N818
+    """Engines have died under this request, or under one like it: it is not tried again."""
+
+
+class RequestUnknown(EngineError):  # noqa: N818
+    """No request of this id is kept, or what it told first is kept no longer."""
+
+
+class RequestTaken(EngineError):  # noqa: N818
+    """Another gateway has attached to the request since: this one hears no more of it."""
 
 
 class EngineUnavailable(EngineError):  # noqa: N818

@@ -37,6 +37,8 @@ class Lanes:
         self.running = np.zeros(lanes, np.bool_)  # bound, and not a follower
         self.forked = np.zeros(lanes, np.bool_)  # its last block may be shared with a sibling
         self.parting = np.zeros(lanes, np.bool_)  # followers wait for it to compute the prompt
+        self.account = np.zeros(lanes, np.intp)  # of the tenant (engines.fairness)
+        self.share = np.ones(lanes)  # one over the tenant's weight
         self._occupant: list[Sequence | None] = [None] * lanes
         self._free = list(range(lanes))[::-1]
         # How many running sequences end on each token: one vector look-up finds the few lanes
@@ -58,6 +60,8 @@ class Lanes:
         self.limit[lane] = sequence.prompt_len + sequence.request.sampling.max_tokens
         self.computed[lane] = self.held[lane] = self.sealed[lane] = 0
         self.forked[lane] = self.parting[lane] = False
+        self.account[lane] = sequence.account
+        self.share[lane] = 1.0 / sequence.request.weight
         self._count_stops(sequence, 1)
         return lane
 

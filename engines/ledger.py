@@ -23,7 +23,7 @@ import numpy.typing as npt
 from engines.api import Sampling
 from engines.guides.bits import Row, tokens_of
 from engines.guides.lanes import Grammars, LaneGuides
-from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
 
 VECTOR_SIZE = 16
 _MASK = (1 << 64) - 1
@@ -193,11 +193,21 @@ class LedgerRunner:
         guides = LaneGuides(vocab_size, grammars)
         self._sampler = _Sampler(guides, _Voice(first, vocab_size))
 
+    @property
+    def block_bytes(self) -> int:
+        return self._block(0).nbytes
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        return [self._block(block).view(np.uint8).copy() for block in blocks]
+
     def launch(self, plan: StepPlan) -> StepResult:
         for start in plan.starts:
             self._sampler.start(start)
+        saved = self.read_blocks(plan.saves)
         for source, target in plan.copies:
             self._block(target)[:] = self._block(source)
+        for block, content in plan.restores:
+            self._block(block)[:] = content.view(np.uint64)
         self._write(plan)
         states = self._read(plan)
         lanes = plan.sample_lanes.astype(np.int64)
@@ -206,7 +216,7 @@ class LedgerRunner:
             for index, (lane, state) in enumerate(zip(lanes.tolist(), states, strict=True))
             if self._sampler.pooled(lane)
         }
-        return replace(self._sampler.sample(lanes, states), vectors=vectors)
+        return replace(self._sampler.sample(lanes, states), vectors=vectors, saved=saved)
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, StepResult):
@@ -267,6 +277,8 @@ def check_plan(plan: StepPlan) -> None:
         "rows and row_starts disagree": plan.rows != (plan.row_starts[-1] if plan.segments else 0),
         "a slot written twice": len(np.unique(plan.write_slots)) != plan.rows,
         "a block copied to twice": len({to for _, to in plan.copies}) != len(plan.copies),
+        "a block saved twice": len(set(plan.saves)) != len(plan.saves),
+        "a block restored twice": len({to for to, _ in plan.restores}) != len(plan.restores),
         "a lane sampled twice": len(np.unique(plan.sample_lanes)) != len(plan.sample_lanes),
         "tables and table_starts disagree": len(plan.tables) != plan.table_starts[-1],
         "positions do not follow past": not np.array_equal(plan.positions, _positions(plan)),

@@ -59,8 +59,11 @@ class Limits:
             raise InvalidRequest(
                 f"a prompt token is outside the vocabulary of {self.vocab_size}", param="prompt"
             )
+        if not 0 < request.weight < math.inf:
+            raise InvalidRequest("the weight must be finite and above 0", param="weight")
         self._check_length(request)
         self._check_sampling(request.sampling)
+        self._check_emitted(request)
         if not 1 <= request.n <= self.max_running:
             raise CapacityExceeded(
                 f"n is {request.n}; this engine runs at most {self.max_running} sequences at once "
@@ -113,6 +116,27 @@ class Limits:
             raise InvalidRequest(
                 "the end of thinking must be tokens of the vocabulary", param="thinking"
             )
+
+    def _check_emitted(self, request: GenerationRequest) -> None:
+        """Refuse what no engine can have emitted without ending the choice."""
+        if not request.emitted:
+            return
+        if len(request.emitted) != request.n or not request.choices or request.pooled:
+            raise InvalidRequest(
+                f"emitted has {len(request.emitted)} choices, {len(request.choices)} of them open; "
+                f"{request.n} are asked for, and one must be open and not pooled",
+                param="emitted",
+            )
+        sampling, known = request.sampling, range(self.vocab_size)
+        for log in filter(None, request.emitted):
+            over = len(log) >= sampling.max_tokens
+            if over or not sampling.stop_tokens.isdisjoint(log):
+                raise InvalidRequest("an emitted choice has ended", param="emitted")
+            if not all(token in known for token in log):
+                raise InvalidRequest(
+                    f"an emitted token is outside the vocabulary of {self.vocab_size}",
+                    param="emitted",
+                )
 
     def _check_length(self, request: GenerationRequest) -> None:
         prompt, max_tokens = len(request.prompt), request.sampling.max_tokens

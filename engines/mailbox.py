@@ -20,7 +20,7 @@ class Mailbox:
         self.grammar: object = None  # held while the request may start a sequence of it
         self._abort = abort
         self._pending: dict[int, TokenEvent] = {}
-        self._unfinished = set(range(request.n))  # choices that may still get events
+        self._unfinished = set(request.choices)  # choices that may still get events
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._closed = False

@@ -8,9 +8,9 @@ Four verbs: `add`, `abort`, `plan`, `apply`. Plans and applies alternate; adds a
 between an apply and the next plan, when nothing is in flight.
 
 Order within a step: every decoding sequence (one row each), then sequences that are behind, then
-the waiting line. When a decoding sequence needs a block and none is free, the least senior running
-sequence (lowest priority, then youngest) gives all its blocks back and waits at the front; what it
-had computed usually survives in the prefix cache until others need the room.
+the waiting line; but those first whose tenant was served least (docs/adr/0012). When a decoding
+sequence needs a block and none is free, the least senior running one (lowest priority, then
+youngest) gives all its back and waits at the front; the cache usually keeps what it had computed.
 
 All of it stands in one file, since every part works on the same lanes and under the same invariants
 (docs/testing.md): cut apart, each piece would have to restate them.
@@ -21,63 +21,51 @@ kernel; and output recomputed after preemption is replayed as one-row segments, 
 computed, never as a chunk. (The third, never to run a step of one row, is the runner's.)
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
-from engines.api import Finish, FinishReason, GenerationRequest, RequestId
+from engines.api import GenerationRequest, RequestId
 from engines.lanes import Lanes
 from engines.limits import Limits
+from engines.metering import Meter
+from engines.outcome import Counters, StepOutcome, ended
 from engines.plan_writer import PlanWriter
 from engines.sequence import NO_LANE, Sequence, open_choices
-from engines.step import Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
+from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
+from kvcache.naming import within
 from kvcache.pool import BlockPool
+from kvcache.tiers import Tiers
 
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutcome:
-    """What a step brought: one new token per sampled sequence, and who ended.
-
-    `forced` and `finishes` are by index into the lists, as what `result` says of single samples.
-    """
-
-    sequences: list[Sequence]
-    tokens: list[int]
-    forced: Mapping[int, list[int]]
-    finishes: Mapping[int, Finish]
-    result: StepResult
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the engine started."""
-
-    steps: int = 0
-    preemptions: int = 0
-    prefix_hit_tokens: int = 0
-    prefix_query_tokens: int = 0
 
 
 class Scheduler:
     """Decides what runs next, and owns every sequence, lane and block table.
 
-    `namespace` tells this cache from those of other models (kvcache.naming); salts divide it.
+    `namespace` tells this cache from those of other models (kvcache.naming); salts divide it. With
+    `tiers`, what the pool evicts is kept there, and comes back instead of being computed again.
     """
 
-    def __init__(self, limits: Limits, pool: BlockPool, *, namespace: bytes = b"") -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        pool: BlockPool,
+        *,
+        namespace: bytes = b"",
+        tiers: Tiers[BlockBytes] | None = None,
+    ) -> None:
         self.limits = limits
         self.pool = pool
-        self.waiting = WaitingLine(limits.ageing_steps)
         self.counters = Counters()
         self._lanes = Lanes(limits)
+        self._meter = Meter(limits, self._lanes)
+        self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
         self._namespace = namespace
+        self._moves = None if tiers is None else Moves(tiers, pool)
         self._arrivals = 0
         self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
@@ -92,7 +80,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether the next plan has rows."""
-        return bool(self._running or len(self.waiting))
+        return bool(self._running or self.waiting)
 
     def tables(self) -> dict[tuple[RequestId, int], list[int]]:
         """The block table of every running choice: for audits."""
@@ -103,11 +91,13 @@ class Scheduler:
 
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
-        namespace = self._namespace + request.cache_salt
-        leader = open_choices(request, namespace, self._arrivals, self.counters.steps)
+        namespace = within(self._namespace, salt=request.cache_salt, adapter=request.adapter)
+        account = self._meter.service.enter(request.tenant)
+        heads = open_choices(request, namespace, account, self._arrivals, self.counters.steps)
         self._arrivals += 1
-        self._open[request.id] = leader.group
-        self.waiting.push(leader)
+        self._open[request.id] = [member for head in heads for member in head.group]
+        for head in heads:
+            self.waiting.push(head)
 
     def abort(self, request_id: RequestId, choice: int | None = None) -> None:
         """End a request, or one choice of it: its blocks are free when this returns.
@@ -128,19 +118,22 @@ class Scheduler:
         self._writer.begin()
         self._advances, self._parting = [], []
         self._reserve()
-        for sequence in self._plan_decoding():
+        self._displace()
+        behind = self._plan_decoding()
+        self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
+        for sequence in sorted(behind, key=self._meter.turn):
+            self._plan_line(before=sequence)
             self._plan_behind(sequence)
-        while (head := self.waiting.head()) and self._budget >= _SMALLEST_BUDGET:
-            if not self._admit(head):
-                break
-            self._plan_behind(head)
+        self._plan_line()
         plan = self._writer.plan(self._copies, self._starts)
         self._copies, self._starts = [], []
-        return plan
+        return plan if self._moves is None else self._moves.plan(plan)
 
     def apply(self, plan: StepPlan, result: StepResult) -> StepOutcome:
         """Take in the result of the last plan: advance, seal, part choices, end what is done."""
         self.counters.steps += 1
+        if self._moves is not None:
+            self._moves.apply(result)
         for lanes, rows in self._advances:
             self._lanes.computed[lanes] += rows
             self._seal(lanes)
@@ -152,8 +145,9 @@ class Scheduler:
             index: self._lanes.append_forced(int(lanes[index]), tokens)
             for index, tokens in result.forced.items()
         }
+        self._meter.output(lanes, forced)
         sequences = self._lanes.occupants(lanes)
-        finishes = self._finishes(lanes, result.tokens)
+        finishes = ended(self._lanes, lanes, result.tokens)
         outcome = StepOutcome(sequences, result.tokens.tolist(), forced, finishes, result)
         gone = [sequences[index] for index in finishes]
         if self._parting:  # some may have been aborted while they could not end yet
@@ -217,6 +211,19 @@ class Scheduler:
         self._leave(sequence)
         self.waiting.push(sequence)
 
+    def _displace(self) -> None:
+        """Have a tenant with more than its share of lanes give one to a tenant that is due."""
+        head = self.waiting.head(self.counters.steps) if self._meter.service.shared else None
+        if head is None or not self._is_short(head):
+            return
+        if victim := self._meter.displaced_by(head, self._running):
+            victim.displaced = True
+            self._preempt(victim)
+
+    def _is_short(self, head: Sequence) -> bool:
+        blocks = self.limits.blocks_for(len(head.log))
+        return self._lanes.free < len(head.group) or self.pool.free < blocks
+
     def _leave(self, sequence: Sequence) -> None:
         """Take the lanes and blocks of a running sequence (and of its followers) back."""
         self._running.remove(sequence)
@@ -236,7 +243,7 @@ class Scheduler:
             self._writer.single_rows(ready, lanes.computed[ready])
             self._writer.sample_singles(ready)
             self._advances.append((ready, 1))
-        return sorted(lanes.occupants(running[~single]), key=_seniority)
+        return lanes.occupants(running[~single])
 
     def _plan_behind(self, sequence: Sequence) -> None:
         """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
@@ -246,6 +253,7 @@ class Scheduler:
         chunk = _chunk(prompt_left, self._budget)
         if chunk:
             self._writer.run(lane, start, chunk)
+            self._meter.prompt(sequence, start + chunk)
         end = start + chunk
         if chunk == prompt_left and end < length:
             end += self._replay(lane, end, min(length - end, self._budget))
@@ -271,41 +279,61 @@ class Scheduler:
             return False
         if self.limits.whole_prompts and head.prompt_len > self._budget:
             return False
-        hit = self._hit(head)
+        hit, kept = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
         if need > self.pool.free - self.pool.idle(hit):
             return False
-        self.waiting.pop()
-        self._count_hit(head, len(hit) * self.limits.block_size)
+        self.waiting.take(head)
+        found = len(hit) + len(kept)
+        self._count_hit(head, found * self.limits.block_size)
         lanes = self._lanes
         for member in group:
             lanes.bind(member)
-            self._starts.append(_lane_start(member))
+            self._starts.append(member.lane_start())
         self.pool.share(hit)
         lane = head.lane
         lanes.extend(lane, hit + self.pool.take(need))
-        lanes.sealed[lane] = len(hit)
-        lanes.computed[lane] = len(hit) * self.limits.block_size
+        lanes.sealed[lane] = found
+        lanes.computed[lane] = found * self.limits.block_size
         lanes.parting[lane] = bool(head.followers)
         lanes.running[lane] = True
         self._running.append(head)
+        self._restore(lane, len(hit), kept)
         return True
 
-    def _hit(self, sequence: Sequence) -> list[int]:
-        """Cached blocks for all but the last token, which must be computed to be sampled."""
+    def _restore(self, lane: int, start: int, kept: list[BlockBytes]) -> None:
+        """Have the blocks from `start` on filled with what was kept, and findable at once."""
+        if self._moves is not None and kept:
+            for index in range(start, start + len(kept)):
+                self._seal_block(lane, index)
+            self._moves.restore(self._lanes.blocks(lane)[start : start + len(kept)], kept)
+
+    def _plan_line(self, before: Sequence | None = None) -> None:
+        """Let in who waits, while there is room; `before` a running one only who is due first."""
+        while self._budget >= _SMALLEST_BUDGET and (head := self.waiting.head(self.counters.steps)):
+            if not (before is None or self._meter.is_due(head, before)) or not self._admit(head):
+                return
+            self._plan_behind(head)
+
+    def _hit(self, sequence: Sequence) -> tuple[list[int], list[BlockBytes]]:
+        """Cached blocks, and contents of those that follow in slower tiers.
+
+        They are for all but the last token, which must be computed to be sampled.
+        """
         if sequence.request.needs_every_row and len(sequence.log) == sequence.prompt_len:
-            return []
+            return [], []
         hit = self.pool.match(sequence.namespace, sequence.log[:-1])
-        left = sequence.prompt_len - len(hit) * self.limits.block_size
-        if left == 1 and hit:
-            hit.pop()  # a prompt chunk of one token would not be exact
-        return hit
+        kept = [] if self._moves is None else self._moves.beyond(sequence, len(hit))
+        left = sequence.prompt_len - (len(hit) + len(kept)) * self.limits.block_size
+        if left == 1 and (hit or kept):
+            (kept or hit).pop()  # a prompt chunk of one token would not be exact
+        return hit, kept
 
     def _count_hit(self, sequence: Sequence, tokens: int) -> None:
         if not sequence.admitted:
             sequence.admitted = True
-            sequence.cached = tokens
-            self.counters.prefix_hit_tokens += tokens
+            sequence.cached = min(tokens, sequence.prompt_len)  # not what it goes on behind
+            self.counters.prefix_hit_tokens += sequence.cached
             self.counters.prefix_query_tokens += sequence.prompt_len
 
     # -- after a step
@@ -343,18 +371,6 @@ class Scheduler:
             lanes.running[follower.lane] = True
             self._running.append(follower)
 
-    def _finishes(self, lanes: Int32Array, tokens: Int32Array) -> dict[int, Finish]:
-        finishes = {}
-        for index in self._lanes.maybe_ended(lanes, tokens).tolist():
-            lane, token = int(lanes[index]), int(tokens[index])
-            (sequence,) = self._lanes.occupants([lane])
-            generated = int(self._lanes.length[lane]) - sequence.prompt_len
-            if token in sequence.request.sampling.stop_tokens:
-                finishes[index] = Finish(FinishReason.STOP, generated, token)
-            elif self._lanes.length[lane] >= self._lanes.limit[lane]:
-                finishes[index] = Finish(FinishReason.LENGTH, generated)
-        return finishes
-
     def _drop(self, sequence: Sequence) -> None:
         """Forget a sequence (with its followers) and free all it holds."""
         if sequence in self._running:
@@ -365,24 +381,12 @@ class Scheduler:
         choices.remove(sequence)
         if not choices:
             del self._open[sequence.request.id]
+            self._meter.service.leave(sequence.account)
 
 
 def _seniority(sequence: Sequence) -> tuple[int, int, int]:
     """Sorts running sequences; the last is the first to be preempted."""
     return (sequence.request.priority, sequence.arrival, sequence.choice)
-
-
-def _lane_start(sequence: Sequence) -> LaneStart:
-    request = sequence.request
-    return LaneStart(
-        lane=sequence.lane,
-        choice=sequence.choice,
-        sampling=request.sampling,
-        prompt=request.prompt,
-        generated=sequence.log[sequence.prompt_len :].tolist(),
-        pooled=request.pooled,
-        second=request.second,
-    )
 
 
 def _chunk(left: int, budget: int) -> int:

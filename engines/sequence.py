@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engines.api import GenerationRequest
-from engines.step import Int32Array
+from engines.step import Int32Array, LaneStart
+from kvcache.naming import BlockName
 
 NO_LANE = -1
 
@@ -24,11 +25,15 @@ class Sequence:
     step: int  # the scheduler's step count at arrival, for ageing
     log: Int32Array  # tokens known so far; stale while a lane holds the live copy
     namespace: bytes  # where its prefixes are shared
+    account: int  # of its tenant, see engines.fairness
     lane: int = NO_LANE
+    charged: int = 0  # prompt tokens that its tenant has been charged for, or spared
     cached: int = 0  # prompt tokens found in the cache when first admitted
     admitted: bool = False  # was admitted once
+    displaced: bool = False  # gave its lane to another tenant: it waits in that order
     ended: bool = False  # the reader wants no more of it
     followers: list["Sequence"] = field(default_factory=list)
+    names: list[BlockName] = field(default_factory=list)  # of its blocks, where tiers look them up
 
     @property
     def group(self) -> list["Sequence"]:
@@ -39,12 +44,38 @@ class Sequence:
     def prompt_len(self) -> int:
         return len(self.request.prompt)
 
+    def lane_start(self) -> LaneStart:
+        """What the runner must know when it takes its lane."""
+        request = self.request
+        return LaneStart(
+            lane=self.lane,
+            choice=self.choice,
+            sampling=request.sampling,
+            prompt=request.prompt,
+            generated=self.log[self.prompt_len :].tolist(),
+            pooled=request.pooled,
+            second=request.second,
+        )
 
-def open_choices(request: GenerationRequest, namespace: bytes, arrival: int, step: int) -> Sequence:
-    """The leader of a new request, with its followers attached."""
-    prompt = np.asarray(request.prompt, dtype=np.int32)
+
+def open_choices(
+    request: GenerationRequest, namespace: bytes, account: int, arrival: int, step: int
+) -> list[Sequence]:
+    """The sequences of a new request, each with those that follow it.
+
+    A fresh request has one, the leader. One that goes on has one for each choice that does: it
+    looks like a preempted sequence that comes back, and shares its prompt by the prefix cache.
+    """
     choices = [
-        Sequence(request, choice, arrival, step, prompt, namespace) for choice in range(request.n)
+        Sequence(request, choice, arrival, step, _known(request, log), namespace, account)
+        for choice, log in enumerate(request.logs)
+        if log is not None
     ]
+    if request.emitted:
+        return choices
     choices[0].followers = choices[1:]
-    return choices[0]
+    return choices[:1]
+
+
+def _known(request: GenerationRequest, log: tuple[int, ...]) -> Int32Array:
+    return np.asarray(request.prompt + log, dtype=np.int32)

@@ -1,5 +1,8 @@
 """One engine step as flat arrays: what the scheduler plans and what a runner gives back.
 
+A step first reads the blocks in `saves`, then carries out `copies`, then `restores`, then its rows:
+each may overwrite what an earlier one reads, and none what a later one does.
+
 A plan is a ragged batch of *rows*, one per token to compute, grouped into *segments*. A segment is
 a run of consecutive tokens of one sequence; a decoding sequence is a segment of one row. Rows of
 all segments write their keys and values first, then attend, so segments of one sequence may share
@@ -24,7 +27,7 @@ per-sequence sampling state in arrays indexed by lane.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +35,16 @@ import numpy.typing as npt
 from engines.api import Sampling, TokenLogprobs
 
 Int32Array = npt.NDArray[np.int32]
+BlockBytes = npt.NDArray[np.uint8]  # the content of one KV block, as its runner lays it out
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStart:
     """A sequence takes a lane: everything a sampler must know to sample, or to go on sampling.
 
-    `generated` holds the tokens emitted so far when a preempted sequence comes back, so penalties,
-    bans and noise positions are rebuilt by replaying the log.
+    `generated` holds the tokens emitted so far when a preempted sequence comes back, or one that
+    began on another engine goes on: penalties, bans, guides and noise positions are rebuilt by
+    replaying the log.
     """
 
     lane: int
@@ -69,6 +74,8 @@ class StepPlan:
         tuple[int, int]
     ] = ()  # (from, to) whole blocks, done before any row is written
     starts: Sequence[LaneStart] = ()  # lanes (re)assigned since the last plan, before any sampling
+    saves: Sequence[int] = ()  # blocks whose bytes the result must bring: for MovesBlocks only
+    restores: Sequence[tuple[int, BlockBytes]] = ()  # what to put into blocks, likewise
 
     @property
     def rows(self) -> int:
@@ -94,6 +101,7 @@ class StepResult:
     vectors: Mapping[int, Sequence[float]] = field(default_factory=dict)
     forced: Mapping[int, Sequence[int]] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
+    saved: Sequence[BlockBytes] = ()  # of the plan's saves; they keep, whatever the runner does
 
 
 class StepRunner(Protocol):
@@ -110,3 +118,15 @@ class StepRunner(Protocol):
 
     def close(self) -> None:
         """Free device memory, after the last step; from any thread. Idempotent."""
+
+
+@runtime_checkable
+class MovesBlocks(Protocol):
+    """A StepRunner that carries out the saves and restores of a plan: what slower tiers need."""
+
+    @property
+    def block_bytes(self) -> int:
+        """The size of every block's content."""
+
+    def read_blocks(self, blocks: Sequence[int]) -> Sequence[BlockBytes]:
+        """The contents of blocks, between steps."""

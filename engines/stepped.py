@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from engines.admittance import check_request
 from engines.api import (
     Capability,
     EngineInfo,
@@ -31,22 +32,24 @@ from engines.api import (
     RequestId,
     TokenEvent,
 )
-from engines.embedding import check_purpose
 from engines.errors import (
     EngineDied,
     EngineError,
     EngineUnavailable,
     InvalidRequest,
     RequestFailed,
-    Unsupported,
 )
 from engines.grammar.compiler import Grammar, GrammarCompiler
+from engines.kv_changes import KvChange, KvListener
+from engines.kv_telling import KvTelling
 from engines.limits import Limits
 from engines.mailbox import Mailbox
-from engines.needs import needed
-from engines.scheduler import Scheduler, StepOutcome
+from engines.outcome import StepOutcome
+from engines.scheduler import Scheduler
 from engines.sequence import Sequence
-from engines.step import StepRunner
+from engines.step import MovesBlocks, StepRunner
+from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
+from engines.tiers.keeper import Keeper, TierState
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
 
@@ -63,11 +66,16 @@ class _Abort:
     choice: int | None
 
 
+class _FollowKv:
+    """Somebody wants to know which blocks there are."""
+
+
 class _Stop:
     """The last message."""
 
 
-_Message = GenerationRequest | _Abort | _Stop
+Message = GenerationRequest | _Abort | _FollowKv | DiskAnswer | _Stop
+_Told = tuple[StepOutcome, list[KvChange]]  # by a step
 _Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
 _LAST_STEP_S = 5.0  # a step takes milliseconds to a second; longer means a stuck device
 _STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
@@ -78,7 +86,8 @@ class SteppedEngine:
 
     `info` and `limits` must agree; `on_death` is called once, on the loop, when the engine fails.
     `grammars` compiles what requests bring, and is the engine's to close; the runner takes its
-    matchers from the same one.
+    matchers from the same one. `keeper` keeps what the cache has no room for, if the runner can
+    move blocks; it is the engine's to start and to close.
     """
 
     def __init__(
@@ -88,21 +97,26 @@ class SteppedEngine:
         runner: StepRunner,
         *,
         grammars: GrammarCompiler | None = None,
+        keeper: Keeper[Message] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
+        if keeper is not None and not isinstance(runner, MovesBlocks):
+            raise ValueError("slower tiers need a runner that moves blocks")
         if grammars is None and Capability.GRAMMAR in info.capabilities:
             raise ValueError("an engine that takes grammars needs a compiler")
         self._info = info
         self._limits = limits
         self._runner = runner
         self._grammars = grammars
+        self._keeper = keeper
         self._on_death = on_death
-        self._scheduler = Scheduler(
-            limits,
-            BlockPool(limits.num_blocks, limits.block_size),
-            namespace=namespace(info.model.encode(), str(limits.block_size).encode()),
-        )
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._namespace = namespace(info.model.encode(), str(limits.block_size).encode())
+        pool = BlockPool(limits.num_blocks, limits.block_size)
+        tiers = None if keeper is None else keeper.tiers
+        self._scheduler = Scheduler(limits, pool, namespace=self._namespace, tiers=tiers)
+        self._telling: KvTelling | None = None  # the engine thread's; there for a listener
+        self._kv_listener: KvListener | None = None
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._boxes: dict[RequestId, Mailbox] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -123,6 +137,8 @@ class SteppedEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal = None
+        if self._keeper is not None:
+            self._keeper.start(self._scheduler.pool, self._namespace, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="penstock-engine", daemon=True)
         self._thread.start()
 
@@ -130,13 +146,7 @@ class SteppedEngine:
         if self._refusal is not None:
             kind, message = self._refusal
             raise kind(message)
-        check_purpose(request, self._info)
-        self._limits.check(request)
-        missing = sorted(needed(request.sampling) - self._info.capabilities)
-        if missing:
-            raise Unsupported(
-                f"this engine does not support {', '.join(missing)}", param="sampling"
-            )
+        check_request(request, self._info, self._limits)
         if request.id in self._boxes:
             raise InvalidRequest("a request with this id is already open", param="id")
         source, grammars = request.sampling.grammar, self._grammars
@@ -167,6 +177,20 @@ class SteppedEngine:
             alive=self._alive,
         )
 
+    def tiers(self) -> TierState | None:
+        """How the slower tiers of the KV cache are; None where there are none."""
+        return None if self._keeper is None else self._keeper.state
+
+    @property
+    def kv_namespace(self) -> bytes:
+        return self._namespace if self._info.generates else b""  # else nothing is looked up
+
+    def follow_kv(self, listener: KvListener) -> None:
+        if self._kv_listener is not None:
+            raise RuntimeError("the KV cache has a listener already")
+        self._kv_listener = listener
+        self._inbox.put(_FollowKv())
+
     async def stop(self, grace_s: float) -> None:
         self._started = True  # what was stopped is not started again
         if self._alive:
@@ -180,6 +204,8 @@ class SteppedEngine:
             await self._ended(self._thread)
             self._thread = None
         self._runner.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
         if self._grammars is not None:
             self._grammars.close()
 
@@ -229,7 +255,10 @@ class SteppedEngine:
             if not self._boxes and self._idle is not None:
                 self._idle.set()
 
-    def _deliver(self, outcome: StepOutcome) -> None:
+    def _deliver(self, told: _Told) -> None:
+        outcome, changes = told
+        for change in changes:
+            self._tell_kv(change)
         samples = zip(outcome.sequences, outcome.tokens, strict=True)
         for index, (sequence, token) in enumerate(samples):
             box = self._boxes.get(sequence.request.id)
@@ -242,6 +271,10 @@ class SteppedEngine:
                 self._inbox.put(_Abort(box.request.id, None))
                 box.fail(RequestFailed(failure))
             self._forget_done(box)
+
+    def _tell_kv(self, change: KvChange) -> None:
+        if self._kv_listener is not None:
+            self._kv_listener(change)
 
     def _die(self, error: BaseException) -> None:
         self._refusal = (EngineDied, "the engine failed; see the server log")
@@ -265,7 +298,13 @@ class SteppedEngine:
             while self._take_messages():
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
-                self._post(self._deliver, self._scheduler.apply(plan, result))
+                outcome = self._scheduler.apply(plan, result)
+                if self._keeper is not None:
+                    self._keeper.hand_over()
+                changes = [] if self._telling is None else self._telling.take()
+                self._post(self._deliver, (outcome, changes))
+            if self._keeper is not None and isinstance(self._runner, MovesBlocks):
+                self._keeper.save_device(self._runner.read_blocks)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")
@@ -274,17 +313,44 @@ class SteppedEngine:
     def _take_messages(self) -> bool:
         """Take all that has come in; wait for something while there is nothing to do."""
         while True:
+            keeper, busy = self._keeper, self._scheduler.has_work
             try:
-                message = self._inbox.get(block=not self._scheduler.has_work)
+                patience_s = None if keeper is None else keeper.patience_s()
+                message = self._inbox.get(not busy, patience_s)
             except queue.Empty:
-                return True
+                for late in () if keeper is None else keeper.overdue():
+                    self._take(late)
+                if busy or self._scheduler.has_work:
+                    return True
+                continue
             match message:
-                case GenerationRequest():
-                    self._scheduler.add(message)
-                case _Abort():
-                    self._scheduler.abort(message.request_id, message.choice)
                 case _Stop():
                     return False
+                case GenerationRequest() if keeper and keeper.holds(message, message.id, message):
+                    pass  # until the disk has answered
+                case _Abort() if keeper and keeper.holds(message, message.request_id):
+                    pass
+                case WasRead() | WasWritten() if keeper is not None:
+                    for released in keeper.hear(message):
+                        self._take(released)
+                case _:
+                    self._take(message)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case GenerationRequest():
+                self._scheduler.add(message)
+            case _Abort():
+                self._scheduler.abort(message.request_id, message.choice)
+            case _FollowKv():
+                self._gather()
+
+    def _gather(self) -> None:
+        """Tell what there is, in every tier; from now on each step tells what it changed."""
+        tiers = None if self._keeper is None else self._keeper.tiers
+        self._telling = KvTelling(self._scheduler.pool, tiers)
+        for change in self._telling.take() or [KvChange()]:
+            self._post(self._tell_kv, change)
 
     def _post(self, callback: Callable[[_T], None], value: _T) -> None:
         if self._loop is not None:

@@ -1,5 +1,10 @@
 """May this call enter now? Bounds what is in flight and what waits; says when to come back.
 
+Nothing queues here: what enters goes to the engine, whose line is fair between tenants. What must
+be shared here is the room in that line. Where several tenants may call, each may hold four times
+what is still free (by weight): one alone four fifths of all, two four ninths each, and there is
+always room for one who comes (dynamic thresholds, Choudhury and Hahne, 1998).
+
 Pure: the clock is an argument. One owner (the event loop), so no locks.
 """
 
@@ -10,6 +15,7 @@ from openai_compat.errors import Overloaded
 
 _RATE_WINDOW_S = 10.0
 _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
+_OF_WHAT_IS_FREE = 4
 
 
 @dataclass(slots=True)
@@ -18,6 +24,15 @@ class Ticket:
 
     sequences: int
     waiting_tokens: int
+    tenant: bytes = b""
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one tenant has in flight."""
+
+    sequences: int = 0
+    waiting_tokens: int = 0
 
 
 class DrainRate:
@@ -52,14 +67,25 @@ class DrainRate:
 
 
 class Admission:
-    """Counts sequences in flight and prompt tokens waiting; refuses beyond the limits."""
+    """Counts sequences in flight and prompt tokens waiting; refuses beyond the limits.
 
-    def __init__(self, *, max_sequences: int, max_waiting_tokens: int) -> None:
+    `shared`: several tenants may call. A call of one that has none in flight needs only room.
+    """
+
+    def __init__(
+        self, *, max_sequences: int, max_waiting_tokens: int, shared: bool = False
+    ) -> None:
+        self._shared = shared
+        self._held: dict[bytes, _Held] = {}
         self._max_sequences = max_sequences
         self._max_waiting_tokens = max_waiting_tokens
         self._rate = DrainRate()
         self.sequences = 0
         self.waiting_tokens = 0
+
+    def resize(self, max_sequences: int) -> None:
+        """Workers have come or gone: so many fit in from now on; who is in stays."""
+        self._max_sequences = max_sequences
 
     def check(self, now: float) -> None:
         """Refuse cheaply, before the body is read, when there is no room for anything.
@@ -69,29 +95,68 @@ class Admission:
         if self.sequences >= self._max_sequences:
             raise self._overloaded(1, now)
 
-    def admit(self, sequences: int, prompt_tokens: int, now: float) -> Ticket:
+    def admit(
+        self,
+        sequences: int,
+        prompt_tokens: int,
+        now: float,
+        *,
+        tenant: bytes = b"",
+        weight: float = 1.0,
+    ) -> Ticket:
         """Count a call in. Raises Overloaded; a call larger than a whole limit enters when idle."""
         if self.sequences and self.sequences + sequences > self._max_sequences:
             raise self._overloaded(sequences, now)
         if self.waiting_tokens and self.waiting_tokens + prompt_tokens > self._max_waiting_tokens:
             raise self._overloaded(sequences, now)
+        held = self._held.get(tenant)
+        if held is not None and self._shared:
+            self._check_share(held, sequences, prompt_tokens, weight, now)
+        return self.rejoin(sequences, prompt_tokens, now, tenant=tenant)
+
+    def rejoin(
+        self, sequences: int, prompt_tokens: int, now: float, *, tenant: bytes = b""
+    ) -> Ticket:
+        """Count a call in that runs already, beyond the limit up to twice. Raises Overloaded."""
+        if self.sequences and self.sequences + sequences > 2 * self._max_sequences:
+            raise self._overloaded(sequences, now)
         if not self.sequences:
             self._rate.start(now)
+        held = self._held.setdefault(tenant, _Held())
+        held.sequences += sequences
+        held.waiting_tokens += prompt_tokens
         self.sequences += sequences
         self.waiting_tokens += prompt_tokens
-        return Ticket(sequences, prompt_tokens)
+        return Ticket(sequences, prompt_tokens, tenant)
+
+    def _check_share(
+        self, held: _Held, sequences: int, prompt_tokens: int, weight: float, now: float
+    ) -> None:
+        most = _OF_WHAT_IS_FREE * weight * (self._max_sequences - self.sequences)
+        if held.sequences + sequences > most:
+            raise self._overloaded(sequences, now)
+        most = _OF_WHAT_IS_FREE * weight * (self._max_waiting_tokens - self.waiting_tokens)
+        if held.waiting_tokens and held.waiting_tokens + prompt_tokens > most:
+            raise self._overloaded(sequences, now)
 
     def computed(self, ticket: Ticket, prompt_tokens: int) -> None:
         """A prompt of the call has its first token: it waits no more."""
-        self.waiting_tokens -= prompt_tokens
-        ticket.waiting_tokens -= prompt_tokens
+        if prompt_tokens:
+            self._held[ticket.tenant].waiting_tokens -= prompt_tokens
+            self.waiting_tokens -= prompt_tokens
+            ticket.waiting_tokens -= prompt_tokens
 
     def release(self, ticket: Ticket, now: float) -> None:
         """Count a call out, however it ended. Idempotent."""
         self.computed(ticket, ticket.waiting_tokens)
+        if not ticket.sequences:
+            return
         self.sequences -= ticket.sequences
-        if ticket.sequences:
-            self._rate.add(ticket.sequences, now)
+        self._rate.add(ticket.sequences, now)
+        held = self._held[ticket.tenant]
+        held.sequences -= ticket.sequences
+        if not held.sequences:
+            del self._held[ticket.tenant]
         ticket.sequences = 0
 
     def retry_after_s(self, sequences: int, now: float) -> float:
@@ -105,6 +170,7 @@ class Admission:
         return Overloaded(
             f"The queue is full: {self.sequences} of {self._max_sequences} sequences"
             f" (--max-running + --max-queued-requests) and {self.waiting_tokens} of"
-            f" {self._max_waiting_tokens} waiting prompt tokens (--max-queued-tokens).",
+            f" {self._max_waiting_tokens} waiting prompt tokens (--max-queued-tokens)"
+            f"{', of which a key may not have all' if self._shared else ''}.",
             retry_after_s=self.retry_after_s(sequences, now),
         )

@@ -12,12 +12,15 @@ from starlette.types import ASGIApp
 
 from engines.errors import EngineError
 from gateway.auth import Keyring
+from gateway.claims import Claims
 from gateway.cross_origin import CrossOrigin
 from gateway.dialects import errors_of
 from gateway.edge import METRICS, PUBLIC, Access, Edge
 from gateway.exchange import Exchange, Outcome
 from gateway.host_guard import HostGuard
+from gateway.key_file import default_quota, known_keys
 from gateway.lifecycle import Lifecycle
+from gateway.limits import Limiter
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
@@ -38,6 +41,7 @@ from gateway.rest import (
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
+from gateway.rest.kept_calls import KeptCalls
 from gateway.rest.sse import Pace
 from gateway.settings import Settings
 from openai_compat.errors import ApiError
@@ -46,12 +50,18 @@ _CLIENT_CLOSED = 499  # what proxies log for a client that left; it is never sen
 
 
 def create_app(
-    settings: Settings, lifecycle: Lifecycle, metrics: Metrics, clock: Callable[[], float]
+    settings: Settings,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    limiter: Limiter,
+    claims: Claims,
 ) -> ASGIApp:
     """The application over a lifecycle that something else moves forward."""
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
-    calls = CallRunner(lifecycle, reader, pace)
+    calls = CallRunner(lifecycle, reader, pace, limiter)
+    kept = KeptCalls(lifecycle, calls, claims)
     stored = stored_responses(settings, metrics, clock)
 
     @asynccontextmanager
@@ -59,12 +69,13 @@ def create_app(
         yield
         await stored.close()
         calls.close()
+        await limiter.close()
 
     # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     routers = (
-        chat.routes(calls),
-        completions.routes(calls),
+        chat.routes(kept),
+        completions.routes(kept),
         messages.routes(calls),
         responses.routes(calls, stored),
         embeddings.routes(calls),
@@ -86,7 +97,7 @@ def create_app(
 
 
 def _access(settings: Settings) -> Access:
-    keys = Keyring(settings.api_key)
+    keys = Keyring(known_keys(settings), anonymous=default_quota(settings))
     return Access(
         keys,
         HostGuard(settings.allowed_host, keyless=keys.open),

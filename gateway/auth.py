@@ -1,54 +1,78 @@
-"""API keys: who may call, and the cache salt that keeps callers' prefixes apart."""
+"""API keys: who may call, whose calls are kept apart, and what each may have."""
 
 from collections.abc import Iterable
-from hashlib import blake2b
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
 from hmac import compare_digest
 
-from gateway.setting_kinds import Secret
+from gateway.limits import UNLIMITED, Quota
 from openai_compat.errors import Unauthorized
 
-_SALT_KEY = b"penstock.cache-salt.v1"
-_SALT_BYTES = 16
+_SALT_KEY, _TENANT_KEY = b"penstock.cache-salt.v1", b"penstock.tenant.v1"
+_DERIVED_BYTES = 16
 _BEARER, _BARE = b"authorization", b"x-api-key"
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key that is accepted, by its SHA-256: what is kept lets nobody in."""
+
+    digest: bytes
+    name: str = ""  # for the log
+    weight: float = 1.0  # of its tenant where others wait, too
+    quota: Quota = UNLIMITED
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request is from. Salt and tenant are the same on every replica, and not the key."""
+
+    salt: bytes = b""  # prefixes are shared only within one
+    tenant: bytes = b""
+    name: str = ""
+    weight: float = 1.0
+    quota: Quota = UNLIMITED
+
+
+ANYBODY = Caller()
+
+
 class Keyring:
-    """The accepted keys. Without any, every caller is the same anonymous one.
+    """The accepted keys. Without any, every caller is the same anonymous one."""
 
-    Only digests are kept, so a memory dump of this object holds no key, and comparing digests of
-    equal length in constant time over the whole list tells a caller nothing about any of them.
-    """
-
-    def __init__(self, keys: Iterable[Secret]) -> None:
-        self._digests = tuple(_digest(key.value.encode()) for key in keys)
+    def __init__(self, keys: Iterable[KnownKey], *, anonymous: Quota = UNLIMITED) -> None:
+        self._known = {key.digest: key for key in keys}
+        self._anonymous = Caller(quota=anonymous)
 
     @property
     def open(self) -> bool:
         """Whether no key is asked for."""
-        return not self._digests
+        return not self._known
 
-    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The caller's cache salt. Raises Unauthorized without exactly one good key.
+    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Who calls. Raises Unauthorized without exactly one good key.
 
         `Authorization: Bearer` is OpenAI's place for it and `x-api-key` Anthropic's; a key is good
         in either, on every route.
         """
         if self.open:
-            return b""
+            return self._anonymous
         credentials = [header for header in headers if header[0] in (_BEARER, _BARE)]
         if len(credentials) != 1:
             raise Unauthorized(
                 "Send one header `Authorization: Bearer <API key>`, or one `x-api-key: <API key>`."
             )
         key = _key(*credentials[0])
-        if key is None or not self._knows(key):
+        known = None if key is None else self._find(key)
+        if key is None or known is None:
             raise Unauthorized("The API key is not valid here.")
-        return cache_salt(key)
+        return Caller(cache_salt(key), tenant_id(key), known.name, known.weight, known.quota)
 
-    def _knows(self, key: bytes) -> bool:
-        given = _digest(key)
-        # No early exit: the time must not tell which key, if any, matched.
-        return sum(compare_digest(given, known) for known in self._digests) > 0
+    def _find(self, key: bytes) -> KnownKey | None:
+        given = digest_of(key)
+        # What a look-up tells by its time is of the digest, which nobody can choose.
+        known = self._known.get(given)
+        return known if known is not None and compare_digest(given, known.digest) else None
 
 
 def _key(name: bytes, value: bytes) -> bytes | None:
@@ -59,9 +83,15 @@ def _key(name: bytes, value: bytes) -> bytes | None:
 
 
 def cache_salt(key: bytes) -> bytes:
-    """The prefix-cache namespace of a key: the same on every replica, and not the key."""
-    return blake2b(key, key=_SALT_KEY, digest_size=_SALT_BYTES).digest()
+    """The prefix-cache namespace of a key."""
+    return blake2b(key, key=_SALT_KEY, digest_size=_DERIVED_BYTES).digest()
 
 
-def _digest(key: bytes) -> bytes:
-    return blake2b(key, digest_size=32).digest()
+def tenant_id(key: bytes) -> bytes:
+    """What stands for a key in lines and counters."""
+    return blake2b(key, key=_TENANT_KEY, digest_size=_DERIVED_BYTES).digest()
+
+
+def digest_of(key: bytes) -> bytes:
+    """What is kept of a key, as `sha256sum` gives it."""
+    return sha256(key).digest()

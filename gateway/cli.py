@@ -1,14 +1,22 @@
-"""The command line: `penstock serve | chat | check`. Imports what a command needs when it runs."""
+"""The command line: `penstock serve | gateway | worker | chat | check | redis-setup`.
+
+What a command needs is imported when it runs.
+"""
 
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway import __version__
-from gateway.settings import setting_fields
+from gateway.settings import flags_of
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from gateway.settings import Settings
 
 _EXIT_USAGE = 2
 _EXIT_REFUSED = 1
@@ -42,21 +50,69 @@ def penstock(
 
 def serve(config: Path | None = None, **flags: object) -> None:
     """Serve a model: the bundled demo, or MODEL_DIR as published on the hub."""
-    from gateway.config import ConfigError, read_settings
-    from gateway.listener import CannotListen, listen, url_of
-
-    given = {name: value for name, value in flags.items() if value is not None}
-    try:
-        settings = read_settings(given, config=config)
-        listener = listen(settings.host, settings.port)
-    except ConfigError as error:
-        raise _refused(error, _EXIT_USAGE) from None
-    except CannotListen as error:
-        raise _refused(error, _EXIT_REFUSED) from None
+    settings = _settings(config, flags)
+    listener, url = _listen(settings)
 
     from gateway.serve import serve as run
 
-    raise typer.Exit(run(settings, listener, url_of(listener, settings.host)))
+    raise typer.Exit(run(settings, listener, url))
+
+
+def gateway(config: Path | None = None, **flags: object) -> None:
+    """Serve what workers compute that `penstock worker` has started, here or elsewhere."""
+    settings = _settings(config, flags)
+    from gateway.config import ConfigError, check_gateway
+
+    try:
+        check_gateway(settings)
+    except ConfigError as error:
+        raise _refused(error, _EXIT_USAGE) from None
+    listener, url = _listen(settings)
+
+    from gateway.serve import front
+
+    raise typer.Exit(front(settings, listener, url))
+
+
+def worker(
+    config: Path | None = None,
+    status_fd: int | None = None,
+    name: str = "",
+    **flags: object,
+) -> None:
+    """Compute for gateways: load a model and listen for them, and for nobody else."""
+    settings = _settings(config, flags)
+    from gateway.config import ConfigError, check_worker
+
+    try:
+        check_worker(settings)
+    except ConfigError as error:
+        raise _refused(error, _EXIT_USAGE) from None
+
+    from gateway.workers.process import run
+
+    raise typer.Exit(run(settings, status_fd, name or ""))
+
+
+def _settings(config: Path | None, flags: dict[str, object]) -> "Settings":
+    from gateway.config import ConfigError, quiet_libraries, read_settings
+
+    quiet_libraries()
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return read_settings(given, config=config)
+    except ConfigError as error:
+        raise _refused(error, _EXIT_USAGE) from None
+
+
+def _listen(settings: "Settings") -> "tuple[socket, str]":
+    from gateway.listener import CannotListen, listen, url_of
+
+    try:
+        listener = listen(settings.host, settings.port)
+    except CannotListen as error:
+        raise _refused(error, _EXIT_REFUSED) from None
+    return listener, url_of(listener, settings.host)
 
 
 def _refused(error: Exception, code: int) -> typer.Exit:
@@ -64,11 +120,11 @@ def _refused(error: Exception, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _parameters() -> dict[str, inspect.Parameter]:
-    """One option per setting: the settings are the only list of flags."""
+def _parameters(command: str) -> dict[str, inspect.Parameter]:
+    """One option per setting that a command reads: the settings are the only list of flags."""
     config = typer.Option("--config", metavar="FILE", help="YAML file of settings.")
     annotations: dict[str, Any] = {"config": Annotated[Path | None, config]}
-    for field in setting_fields():
+    for field in flags_of(command):
         kind = field.metadata["kind"]
         flag = f"--{field.name.replace('_', '-')}"
         if field.name == "model_dir":
@@ -79,6 +135,10 @@ def _parameters() -> dict[str, inspect.Parameter]:
             shown = typer.Option(flag, metavar=kind.metavar, help=_help(field))
         value: Any = bool if isinstance(field.default, bool) else str
         annotations[field.name] = Annotated[list[str] | None if kind.many else value | None, shown]
+    if command == "worker":
+        status = typer.Option("--status-fd", hidden=True)  # for the one who starts it
+        annotations["status_fd"] = Annotated[int | None, status]
+        annotations["name"] = Annotated[str | None, typer.Option("--name", hidden=True)]
     return {
         name: inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
@@ -94,13 +154,14 @@ def _help(field: Any) -> str:
 
 
 def _with_setting_flags(function: Any) -> Any:
-    parameters = _parameters()
+    parameters = _parameters(function.__name__)
     function.__signature__ = inspect.Signature(list(parameters.values()))
     function.__annotations__ = {name: item.annotation for name, item in parameters.items()}
     return function
 
 
-app.command("serve")(_with_setting_flags(serve))
+for _command in (serve, gateway, worker):
+    app.command()(_with_setting_flags(_command))
 
 
 @app.command()
@@ -149,3 +210,29 @@ def check(
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def redis_setup(
+    redis: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", envvar="PENSTOCK_REDIS", show_envvar=False,
+            help="With the user who may load functions (default: PENSTOCK_REDIS).",
+        ),
+    ],
+) -> None:  # fmt: skip
+    """Put the functions into Redis that gateways and workers call there. Again: nothing changes."""
+    import asyncio
+
+    from gateway.redis.setup import SetupFailed, set_up
+    from gateway.setting_kinds import redis_url
+
+    try:
+        url: Any = redis_url().parse(redis)
+        for done in asyncio.run(set_up(url)):
+            typer.echo(done)
+    except ValueError as error:
+        raise _refused(ValueError(f"--redis: {error}"), _EXIT_USAGE) from None
+    except SetupFailed as error:
+        raise _refused(error, _EXIT_REFUSED) from None

@@ -7,13 +7,17 @@ It never quotes a secret.
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gateway.redis.address import parse_address
 from gateway.setting_kinds import ANY_ORIGIN
 from gateway.settings import Settings, setting_fields
+
+if TYPE_CHECKING:
+    from engines.wire.channels import Tls
 
 ENV_PREFIX = "PENSTOCK_"
 _PROMPT_ROOM = 4  # tokens of a step; engines.limits says why
@@ -44,8 +48,10 @@ def read_settings(
     settings = Settings(**values)
     _check_exposure(settings)
     _check_origins(settings)
+    _check_keys(settings)
     _check_step(settings)
     _check_ledger(settings)
+    _check_redis(settings)
     return settings
 
 
@@ -55,6 +61,77 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_worker(settings: Settings) -> None:
+    """What `penstock worker` must be given. Raises ConfigError."""
+    check_channels(settings, (settings.listen,))
+
+
+def check_gateway(settings: Settings) -> None:
+    """What `penstock gateway` must be given. Raises ConfigError."""
+    if not settings.worker and settings.redis is None:
+        raise ConfigError(
+            "no worker is named: give --worker ADDRESS, or --redis URL to find them, or use"
+            " penstock serve"
+        )
+    check_channels(settings, settings.worker)
+
+
+def check_channels(settings: Settings, addresses: Iterable[str]) -> None:
+    """What workers at these addresses need. Raises ConfigError."""
+    from engines.wire.channels import is_local  # noqa: PLC0415 - it brings gRPC
+
+    worker_token(settings)
+    if worker_tls(settings) is None:
+        for address in addresses:
+            if not is_local(address):
+                raise ConfigError(
+                    f"{address} is beyond this machine: gateways and workers need --worker-cert,"
+                    " --worker-key and --worker-ca there"
+                )
+
+
+def worker_token(settings: Settings) -> str:
+    """What gateways and workers show each other. Raises ConfigError where none was given."""
+    if settings.worker_token is None:
+        raise ConfigError(
+            "gateways and workers need a secret in common: set PENSTOCK_WORKER_TOKEN to the same"
+            " 16 or more characters for both"
+        )
+    return settings.worker_token.value
+
+
+def worker_tls(settings: Settings) -> "Tls | None":
+    """The files of mutual TLS with workers, all three or none. Raises ConfigError."""
+    from engines.wire.channels import Tls  # noqa: PLC0415 - it brings gRPC
+
+    files = settings.worker_cert, settings.worker_key, settings.worker_ca
+    if not any(files):
+        return None
+    certificate, key, ca = files
+    if certificate is None or key is None or ca is None:
+        raise ConfigError("--worker-cert, --worker-key and --worker-ca are given together")
+    for file in (certificate, key, ca):
+        if not file.is_file():
+            raise ConfigError(f"{file} is not a file")
+    return Tls(certificate, key, ca)
+
+
+def worker_environment(token: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a worker that we start finds in its environment: the token, and none of our settings."""
+    env = os.environ if environ is None else environ
+    kept = {name: value for name, value in env.items() if not name.startswith(ENV_PREFIX)}
+    return {**kept, f"{ENV_PREFIX}WORKER_TOKEN": token}
+
+
+def quiet_libraries() -> None:
+    """Set what gRPC reads when it is imported: no lines of its own on stderr, no hooks at forks.
+
+    Workers are executed at once after the fork, so there is nothing to hook.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
@@ -114,15 +191,30 @@ def _dashed(name: str) -> str:
 
 
 def _check_exposure(settings: Settings) -> None:
-    if not settings.api_key and not is_loopback(settings.host):
+    if not _has_keys(settings) and not is_loopback(settings.host):
         raise ConfigError(
             f"refusing to listen on {settings.host} without an API key: anyone who reaches it could"
             " use the model; set PENSTOCK_API_KEY (or --api-key), or keep --host 127.0.0.1"
         )
 
 
+def _has_keys(settings: Settings) -> bool:
+    return bool(settings.api_key or settings.api_key_file)
+
+
+def _check_keys(settings: Settings) -> None:
+    if settings.api_key_file is None:
+        return
+    from gateway.key_file import KeyFileError, known_keys  # noqa: PLC0415 - only where there is one
+
+    try:
+        known_keys(settings)
+    except KeyFileError as error:
+        raise ConfigError(f"--api-key-file: {error}") from None
+
+
 def _check_origins(settings: Settings) -> None:
-    if ANY_ORIGIN in settings.cors_origin and not settings.api_key:
+    if ANY_ORIGIN in settings.cors_origin and not _has_keys(settings):
         raise ConfigError(
             "refusing --cors-origin * without an API key: any web page that a user opens could"
             " use the model; name the origins, or set PENSTOCK_API_KEY"
@@ -142,4 +234,17 @@ def _check_ledger(settings: Settings) -> None:
     if settings.engine == "ledger" and (settings.dtype, settings.device) != ("auto", "auto"):
         raise ConfigError(
             "--dtype and --device mean nothing to --engine ledger, which has no model"
+        )
+
+
+def _check_redis(settings: Settings) -> None:
+    if settings.redis is None:
+        if settings.advertise is not None:
+            raise ConfigError("--advertise means nothing without --redis, which is who is told")
+        return
+    address = parse_address(settings.redis.value)
+    if not address.local and address.password is None:
+        raise ConfigError(
+            "refusing a Redis beyond this machine without a password: who reaches it could send"
+            " requests anywhere; see docs/redis.md"
         )

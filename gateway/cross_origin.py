@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from starlette.responses import Response
 from starlette.types import Scope
 
+from gateway.limits import LIMIT_HEADERS
 from gateway.setting_kinds import ANY_ORIGIN
 from openai_compat.errors import RequestRejected
 
@@ -21,6 +22,7 @@ EXPOSED = (
     "retry-after-ms",
     "x-should-retry",
     "x-ignored-params",
+    *LIMIT_HEADERS,
 )
 _METHODS = "GET, HEAD, POST, DELETE"
 _REMEMBER_S = 600

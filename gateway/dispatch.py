@@ -1,14 +1,19 @@
 """From a job to its frames: admission, the engine's streams, the renderer, and their ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from engines.api import Engine, TokenEvent, TokenStream
+from engines.replicas import MigratingStream, ReplicaSet
+from engines.worker_runs import Keeping
 from gateway.admission import Admission, Ticket
+from gateway.auth import ANYBODY, Caller
 from gateway.exchange import Exchange
+from gateway.limits import Permit
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
+from gateway.resuming import Resumable, not_found
 from openai_compat.choice import Ending
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job
@@ -21,10 +26,12 @@ _FOLD_INLINE = 5_000  # logprobs of an answer that are folded on the event loop
 class Call:
     """One admitted job while it runs. Iterate `frames` or await `answer`; close it in any case."""
 
-    def __init__(self, job: Job, streams: list[TokenStream], pulse: "Pulse") -> None:
+    def __init__(self, job: Job, streams: Sequence[TokenStream], pulse: "Pulse") -> None:
         self.job = job
         self._streams = streams
         self._pulse = pulse
+        self.outlives_reader = False  # whether its requests, which are kept, may go on unread
+        self._ended = False
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The SSE frames of a streaming answer; each item ends on an event boundary."""
@@ -50,10 +57,15 @@ class Call:
         return self.job.renderer.fail(error)
 
     async def _rendered(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(merged(self._streams)) as batches:
-            async for batch in batches:
-                self._pulse.beat(batch)
-                yield b"".join(self._render(request, event) for request, event in batch)
+        try:
+            async with aclosing(merged(self._streams)) as batches:
+                async for batch in batches:
+                    self._pulse.beat(batch)
+                    yield b"".join(self._render(request, event) for request, event in batch)
+        except Exception:
+            self._ended = True  # and not well: but not for want of a reader
+            raise
+        self._ended = True
 
     def _render(self, request: int, event: TokenEvent) -> bytes:
         rendered = self.job.renderer.feed(request, event)
@@ -65,9 +77,13 @@ class Call:
 
     async def aclose(self) -> None:
         """Abort what still runs and give the admission back. Idempotent."""
-        self._pulse.end()
+        goes_on = self.outlives_reader and not self._ended
+        self._pulse.end(lingers=goes_on)
         for stream in self._streams:
-            await stream.aclose()
+            if goes_on and isinstance(stream, MigratingStream):
+                stream.detach()
+            else:
+                await stream.aclose()
 
 
 def _is_long(job: Job) -> bool:
@@ -86,9 +102,10 @@ class Pulse:
     """Observes one call: times of its tokens, finishes, usage, and its admission ticket."""
 
     def __init__(
-        self, dispatcher: "Dispatcher", job: Job, ticket: Ticket, exchange: Exchange
+        self, dispatcher: "Dispatcher", job: Job, ticket: Ticket, exchange: Exchange, permit: Permit
     ) -> None:
         self._dispatcher = dispatcher
+        self._permit = permit
         self._job = job
         self._ticket = ticket
         self._exchange = exchange
@@ -106,13 +123,21 @@ class Pulse:
         """Note why a choice ended, as its client is told."""
         self._exchange.finishes.append(reason.value)
 
-    def end(self) -> None:
-        """Note the usage, and give the admission back. Idempotent."""
+    def end(self, *, lingers: bool = False) -> None:
+        """Note the usage, and give admission and quota back. Idempotent.
+
+        `lingers`: it goes on unread, so it keeps its place for a while, and all of its quota.
+        """
         usage = self._job.renderer.usage
         self._exchange.prompt_tokens = usage.prompt_tokens
         self._exchange.completion_tokens = usage.completion_tokens
         self._exchange.cached_tokens = usage.cached_tokens
-        self._dispatcher.release(self._ticket)
+        if lingers:
+            self._permit.settle(self._job.most_tokens)
+            self._dispatcher.release_later(self._ticket)
+        else:
+            self._permit.settle(usage.prompt_tokens + usage.completion_tokens)
+            self._dispatcher.release(self._ticket)
 
     def _observe(self, request: int, event: TokenEvent, now: float) -> None:
         before = self._last.get((request, event.choice))
@@ -140,6 +165,7 @@ class Dispatcher:
         self._engine = engine
         self._idle = asyncio.Event()
         self._idle.set()
+        self._lingering: list[tuple[asyncio.TimerHandle, Ticket]] = []
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
@@ -148,11 +174,14 @@ class Dispatcher:
         """Raise Overloaded while there is no room at all, before a body is read."""
         self.admission.check(self.clock())
 
-    async def start(self, job: Job, exchange: Exchange) -> Call:
-        """Enter the job into the engine. Raises Overloaded or what `generate` raises."""
+    async def start(self, job: Job, exchange: Exchange, permit: Permit | None = None) -> Call:
+        """Enter the job into the engine. Raises Overloaded or what `generate` raises.
+
+        Its call settles the permit; where this raises, it is still its caller's.
+        """
         sequences = sum(request.n for request in job.requests)
         prompt_tokens = sum(len(request.prompt) for request in job.requests)
-        ticket = self.enter(sequences, prompt_tokens)
+        ticket = self.enter(sequences, prompt_tokens, exchange.caller)
         streams: list[TokenStream] = []
         try:
             streams.extend(self._engine.generate(request) for request in job.requests)
@@ -161,11 +190,37 @@ class Dispatcher:
                 await stream.aclose()
             self.release(ticket)
             raise
-        return Call(job, streams, Pulse(self, job, ticket, exchange))
+        return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
 
-    def enter(self, sequences: int, prompt_tokens: int) -> Ticket:
+    async def resume(
+        self, job: Job, kept: Resumable, exchange: Exchange, *, watch: bool = False
+    ) -> Call:
+        """Go on with a kept call, from its first token on. Raises EngineError, NotFound.
+
+        `watch`: beside whoever reads it already.
+        """
+        engine = self._engine
+        if not isinstance(engine, ReplicaSet):
+            raise not_found()
+        sequences = sum(request.n for request in job.requests)
+        prompt_tokens = sum(len(request.prompt) for request in job.requests)
+        ticket = self.admission.rejoin(
+            sequences, prompt_tokens, self.clock(), tenant=exchange.caller.tenant
+        )
+        self._idle.clear()
+        try:
+            streams = await kept.attach(engine, job.requests, watch=watch)
+        except BaseException:
+            self.release(ticket)
+            raise
+        self.metrics.resumed()
+        return Call(job, streams, Pulse(self, job, ticket, exchange, Permit()))
+
+    def enter(self, sequences: int, prompt_tokens: int, caller: Caller = ANYBODY) -> Ticket:
         """Count a call in, to be released however it ends. Raises Overloaded."""
-        ticket = self.admission.admit(sequences, prompt_tokens, self.clock())
+        ticket = self.admission.admit(
+            sequences, prompt_tokens, self.clock(), tenant=caller.tenant, weight=caller.weight
+        )
         self._idle.clear()
         return ticket
 
@@ -175,6 +230,15 @@ class Dispatcher:
         if not self.admission.sequences:
             self._idle.set()
 
+    def release_later(self, ticket: Ticket) -> None:
+        """Give a call's admission back when nobody can have come back to it. Idempotent."""
+        timer = asyncio.get_running_loop().call_later(Keeping().unheard_s, self.release, ticket)
+        self._lingering = [one for one in self._lingering if one[1].sequences]
+        self._lingering.append((timer, ticket))
+
     async def idle(self) -> None:
-        """Wait until no call is in flight."""
+        """Wait until no call is in flight; those that go on unread are none of ours."""
+        for timer, ticket in self._lingering:
+            timer.cancel()
+            self.release(ticket)
         await self._idle.wait()

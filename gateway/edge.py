@@ -19,6 +19,7 @@ from gateway.exchange import Exchange, Outcome, request_id
 from gateway.framing import check_framing
 from gateway.host_guard import HostGuard
 from gateway.lifecycle import draining
+from gateway.limits import limit_headers
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
 from gateway.replies import error_response
@@ -103,7 +104,7 @@ class Edge:
         preflight = access.origins.preflight(scope)
         # Browsers ask with OPTIONS before they send the key; no route does anything for it.
         if preflight is None and not access.is_public(path) and scope["method"] != "OPTIONS":
-            exchange.salt = access.keys.identify(scope["headers"])
+            exchange.caller = access.keys.identify(scope["headers"])
         return preflight
 
     def _close(self, scope: Scope, exchange: Exchange) -> None:
@@ -134,7 +135,8 @@ def _tagged(send: Send, exchange: Exchange, tags: list[tuple[bytes, bytes]]) -> 
     async def tagged(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *tags]
+            limits = [] if exchange.standing is None else limit_headers(exchange.standing)
+            message["headers"] = [*message.get("headers", ()), *tags, *limits]
         await send(message)
 
     return tagged

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
 
+from gateway.auth import ANYBODY, Caller
+from gateway.limits import Standing
+
 _SCOPE_KEY = "penstock.exchange"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -31,7 +34,8 @@ class Exchange:
     started: float
     call_id: str = ""  # stem of the completion id, when there is a call
     route: str = "unmatched"  # the pattern, never the path: a label from a closed set
-    salt: bytes = b""
+    caller: Caller = ANYBODY
+    standing: Standing | None = None  # of its key's quota, once it was counted
     status: int = 0
     model: str = ""
     prompt_tokens: int = 0
@@ -41,6 +45,11 @@ class Exchange:
     finishes: list[str] = field(default_factory=list)
     outcome: Outcome = Outcome.ANSWERED
     cut: bool = False  # set with the cut, which looks from inside as if the client had gone
+
+    @property
+    def salt(self) -> bytes:
+        """What keeps the prefixes and responses of callers apart."""
+        return self.caller.salt
 
     def close(self) -> None:
         """Settle how it ended."""
@@ -57,6 +66,8 @@ class Exchange:
             "outcome": self.outcome.value,
             "duration_s": round(now - self.started, 6),
         }
+        if self.caller.name:
+            facts["key"] = self.caller.name
         if self.model:
             facts |= {
                 "call_id": self.call_id,

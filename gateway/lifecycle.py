@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engines.api import Engine
+from engines.replicas import ReplicaSet
 from gateway.dispatch import Dispatcher
 from gateway.grammar_check import Checker
 from gateway.vector_dispatch import VectorDispatcher
@@ -15,6 +16,7 @@ from openai_compat.served import ServedModel
 
 _LOADING_RETRY_S = 2.0
 _DRAINING_RETRY_S = 5.0
+_NO_WORKER_RETRY_S = 2.0
 
 
 class Phase(StrEnum):
@@ -35,6 +37,8 @@ class Serving:
     dispatcher: Dispatcher
     vectors: VectorDispatcher
     checker: Checker | None = None  # of grammars, where the engine takes any
+    keeper: ReplicaSet | None = None  # whose workers keep streams
+    is_outlived: bool = False  # whether those workers live on when this process ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.phase = Phase.LOADING
         self.detail = "starting"
+        self._workers: tuple[int, int] | None = None  # up, of so many; None: there are none
         self._serving: Serving | None = None
         self._changed = asyncio.Event()
         self._arrivals: set[asyncio.Timeout] = set()
@@ -58,7 +63,25 @@ class Lifecycle:
     @property
     def state(self) -> State:
         """What the process is doing now."""
+        if self.phase is Phase.READY and self._workers is not None:
+            up, total = self._workers
+            status = self.phase.value if up else "unavailable"
+            return State(status, f"{up} of {total} workers up")
         return State(self.phase.value, self.detail)
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether calls that come now are served."""
+        return self.phase is Phase.READY and self._workers_up
+
+    @property
+    def _workers_up(self) -> bool:
+        return self._workers is None or self._workers[0] > 0
+
+    def workers(self, up: int, total: int) -> None:
+        """Note that so many workers are up, of so many."""
+        self._workers = up, total
+        self._move(self.phase, self.detail)
 
     async def states(self) -> AsyncGenerator[State, None]:
         """The state now, then after each change, up to the one that ends the process."""
@@ -120,8 +143,11 @@ class Lifecycle:
         return self._serving
 
     def serving(self) -> Serving:
-        """What serves new calls. Raises Unavailable in every phase but ready."""
+        """What serves new calls. Raises Unavailable in every phase but ready, or with no worker."""
         if self.phase is Phase.READY and self._serving is not None:
+            if not self._workers_up:
+                message = "No worker is up; one is on its way."
+                raise Unavailable(message, code="no_worker", retry_after_s=_NO_WORKER_RETRY_S)
             return self._serving
         if self.phase is Phase.DRAINING:
             raise draining()

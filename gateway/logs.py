@@ -6,6 +6,7 @@ Prompts, completions, keys and bodies are never logged: only what `Exchange.fact
 import json
 import logging
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -15,13 +16,18 @@ _REQUESTS = "penstock.requests"
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON line; `extra={"facts": {...}}` adds fields."""
+    """A record as one JSON line with the fields `always`; `extra={"facts": {...}}` adds more."""
+
+    def __init__(self, always: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self._always = always or {}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **self._always,
             "message": record.getMessage(),
         }
         line.update(getattr(record, "facts", {}))
@@ -30,13 +36,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure_logging(level: str, stream: IO[str]) -> None:
-    """Send every logger of the process to `stream` as JSON lines."""
+def configure_logging(
+    level: str, stream: IO[str], always: Mapping[str, object] | None = None
+) -> None:
+    """Send every logger of the process to `stream` as JSON lines, each with the fields `always`."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(always))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # a closed log pipe must not disturb serving
-    for chatty in ("uvicorn.error", "uvicorn.access", "asyncio"):
+    for chatty in ("uvicorn.error", "uvicorn.access", "asyncio", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -1,6 +1,7 @@
 """Every Prometheus metric, in a registry of its own per application."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from engines.api import EngineLoad
 from gateway.exchange import Exchange, Outcome
+from gateway.opened import Workers
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
@@ -34,20 +36,110 @@ _COUNTERS = (
     ("penstock_prefix_hit_tokens", "Prompt tokens found in the prefix cache", "prefix_hit_tokens"),
     ("penstock_prefix_query_tokens", "Prompt tokens looked up in it", "prefix_query_tokens"),
 )
+_PLACEMENTS = (
+    ("hits", "Requests sent to a worker that has some of the prompt cached", "hits"),
+    ("misses", "Requests for which no worker that was asked has", "misses"),
+    ("matched_tokens", "Prompt tokens that those are thought to have", "matched_tokens"),
+)
 
 
 class _LoadCollector(Collector):
     """Asks the engine for its load when scraped, so that no gauge can be stale."""
 
-    def __init__(self, load: Callable[[], EngineLoad]) -> None:
+    def __init__(self, load: Callable[[], EngineLoad], block_size: int) -> None:
         self._load = load
+        self._block_size = block_size
 
     def collect(self) -> Iterator[Metric]:
         load = self._load()
+        yield GaugeMetricFamily(
+            "penstock_tokens_in_flight",
+            "Tokens of requests: in blocks, each counted as full, and waiting to be computed",
+            value=load.blocks_used * self._block_size + load.waiting_tokens,
+        )
         for name, doc, attribute in _GAUGES:
             yield GaugeMetricFamily(name, doc, value=getattr(load, attribute))
         for name, doc, attribute in _COUNTERS:
             yield CounterMetricFamily(name, doc, value=getattr(load, attribute))
+
+
+class _WorkerCollector(Collector):
+    """Asks how the workers are when scraped."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        at = self._workers
+        yield GaugeMetricFamily("penstock_replicas_up", "Replicas that there are", value=at.up)
+        yield GaugeMetricFamily(
+            "penstock_replicas", "Replicas that there should be", value=at.total
+        )
+        yield CounterMetricFamily(
+            "penstock_worker_restarts", "Replicas that were opened again", value=at.restarts
+        )
+        yield CounterMetricFamily(
+            "penstock_migrations", "Streams that went on in another replica", value=at.migrations
+        )
+        for name, doc, attribute in _PLACEMENTS:
+            value = getattr(at.placements, attribute)
+            yield CounterMetricFamily(f"penstock_prefix_route_{name}", doc, value=value)
+
+
+class RedisCounts(Protocol):
+    """Commands of a link, by what for."""
+
+    @property
+    def commands(self) -> Mapping[str, int]:
+        """Sent."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Of these, without an answer to go by."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Not sent."""
+
+
+class RedisLinkCounts(Protocol):
+    """What a link to Redis tells an operator."""
+
+    @property
+    def counts(self) -> RedisCounts:
+        """What it was asked for."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it answers."""
+
+    @property
+    def openings(self) -> int:
+        """How often it went down."""
+
+
+class _RedisCollector(Collector):
+    """Asks how Redis is, and what it was asked for, when scraped."""
+
+    def __init__(self, link: RedisLinkCounts) -> None:
+        self._link = link
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "penstock_redis_up", "Whether Redis answers", value=float(self._link.up)
+        )
+        yield CounterMetricFamily(
+            "penstock_redis_breaker_openings", "Times it went down", value=self._link.openings
+        )
+        for name, doc, counted in (
+            ("commands", "Commands sent, by what for", self._link.counts.commands),
+            ("failures", "Of these, without an answer to go by", self._link.counts.failures),
+            ("skipped", "Commands not sent, for it was down", self._link.counts.skipped),
+        ):
+            family = CounterMetricFamily(f"penstock_redis_{name}", doc, labels=["purpose"])
+            for purpose, count in counted.items():
+                family.add_metric([purpose], count)
+            yield family
 
 
 class Metrics:
@@ -71,6 +163,9 @@ class Metrics:
         self._aborts = Counter(
             "penstock_aborts", "Calls that ended early, by cause", ["cause"], registry=registry
         )
+        self._resumed = Counter(
+            "penstock_streams_resumed", "Streams that a reader came back to", registry=registry
+        )
         self._prompt = Counter("penstock_prompt_tokens", "Prompt tokens served", registry=registry)
         self._generated = Counter("penstock_generated_tokens", "Tokens sent", registry=registry)
         self._cached = Counter(
@@ -91,9 +186,17 @@ class Metrics:
         self._in_flight = Gauge("penstock_requests_in_flight", "Open requests", registry=registry)
         Info("penstock_build", "What is running", registry=registry).info({"version": version})
 
-    def watch(self, load: Callable[[], EngineLoad]) -> None:
+    def watch(self, load: Callable[[], EngineLoad], block_size: int) -> None:
         """Export an engine's load from now on."""
-        self.registry.register(_LoadCollector(load))
+        self.registry.register(_LoadCollector(load, block_size))
+
+    def watch_workers(self, workers: Workers) -> None:
+        """Export how an engine's workers are from now on."""
+        self.registry.register(_WorkerCollector(workers))
+
+    def watch_redis(self, link: RedisLinkCounts) -> None:
+        """Export how Redis is from now on."""
+        self.registry.register(_RedisCollector(link))
 
     def watch_responses(self, count: Callable[[], int], size: Callable[[], int]) -> None:
         """Export what is stored of responses from now on."""
@@ -116,6 +219,10 @@ class Metrics:
         self._prompt.inc(exchange.prompt_tokens)
         self._generated.inc(exchange.completion_tokens)
         self._cached.inc(exchange.cached_tokens)
+
+    def resumed(self) -> None:
+        """A reader came back to a stream."""
+        self._resumed.inc()
 
     def first_token(self, seconds: float) -> None:
         self._ttft.observe(seconds)

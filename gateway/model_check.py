@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import ModelRejected
-from gateway.bootstrap import model_path
 from gateway.model_directory import TextSide, read_text_side
+from gateway.opened import model_path
 from gateway.settings import Settings
 
 if TYPE_CHECKING:

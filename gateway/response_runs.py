@@ -106,7 +106,7 @@ class Runs:
             self._clock(),
             call_id=asked.call_id,
             route="/v1/responses (background)",
-            salt=asked.salt,
+            caller=asked.caller,
             status=200,
             model=asked.model,
         )

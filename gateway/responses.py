@@ -82,7 +82,11 @@ class Responses:
         Raises Overloaded, and what `start` raises.
         """
         own = self._runs.exchange(exchange)
-        kept = await self._keep(asked, await start(asked.job, own), exchange.salt)
+        try:
+            call = await start(asked.job, own)
+        finally:
+            exchange.standing = own.standing  # whoever asked is told of the quota
+        kept = await self._keep(asked, call, exchange.salt)
         self._runs.start(kept, own)
         return Follower(kept.key, -1, self._store, self._runs)
 

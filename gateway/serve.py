@@ -1,27 +1,32 @@
 """`penstock serve`: listen at once, load in the background, serve, drain, exit."""
 
 import asyncio
-import gc
 import logging
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from engines.api import GenerationRequest, RequestId, Sampling
 from engines.errors import EngineDied, EngineError, ModelRejected
-from gateway.bootstrap import OnDeath, Opened, Parts, Report, build, open_engine, serving
+from gateway.bootstrap import Parts, build, room, serving
+from gateway.config import check_channels, worker_tls, worker_token
 from gateway.console import StartScreen
 from gateway.lifecycle import Phase
 from gateway.logs import configure_logging
+from gateway.opened import model_names
+from gateway.readiness import settle_memory
 from gateway.server import Server
 from gateway.settings import Settings
+from gateway.source import InProcess, Opener, Source, Watch
+from gateway.workers.elsewhere import Elsewhere
+from gateway.workers.fleet import Fleet
+from gateway.workers.socket_folder import socket_folder
+from gateway.workers.supervised import Supervised
 
-Opener = Callable[[Settings, Report, OnDeath], Opened]
+if TYPE_CHECKING:
+    from gateway.redis.sharing import Sharing
 
-_T = TypeVar("_T")
 _log = logging.getLogger("penstock.server")
 _EXIT_REJECTED = 1
 _EXIT_ENGINE_DIED = 70  # EX_SOFTWARE: a supervisor should start it again
@@ -36,20 +41,26 @@ class Process:
         settings: Settings,
         screen: StartScreen,
         url: str,
-        opener: Opener = open_engine,
+        source: Source | Opener,
         *,
         settle: Callable[[], None] = lambda: None,
+        sharing: "Sharing | None" = None,
     ) -> None:
+        self.parts: Parts = build(settings, None if sharing is None else sharing.link)
         self._settings = settings
+        self._sharing = sharing
         self._settle = settle
-        self._opener = opener
+        self._source = InProcess(settings, source) if callable(source) else source
+        self._watch = Watch(self._report, self._engine_died, self._workers, self._refused)
         self._screen = screen
         self._url = url
-        self.parts: Parts = build(settings)
         self.server = Server(self.parts.app, settings, self._drain)
 
     async def run(self, listener: socket) -> int:
         """Serve until told to stop. Returns the exit code."""
+        if self._sharing is not None:
+            self._sharing.start()
+            self._enter(self._sharing, listener)
         loading = asyncio.create_task(self._load())
         try:
             await self.server.serve(sockets=[listener])
@@ -57,10 +68,27 @@ class Process:
             loading.cancel()
             with suppress(asyncio.CancelledError):
                 await loading
+            await self._source.close()
             await self._close_checker()
+            if self._sharing is not None:
+                await self._sharing.stop()
             self.parts.lifecycle.drain()  # where nothing drained: no phase is shown after this
             self._screen.close()
         return self.server.exit_code
+
+    def _enter(self, sharing: "Sharing", listener: socket) -> None:
+        host, port = listener.getsockname()[:2]
+        bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        sharing.enter(self._settings.advertise or bound, model_names(self._settings)[0])
+
+    def _workers(self, up: int, total: int) -> None:
+        """So many workers are up, of so many; calls that wait for room may have more of it."""
+        lifecycle = self.parts.lifecycle
+        lifecycle.workers(up, total)
+        if lifecycle.loaded is not None:
+            served = lifecycle.loaded
+            most = room(self._settings, served.engine.info, total)
+            served.dispatcher.admission.resize(most)
 
     async def _close_checker(self) -> None:
         loaded = self.parts.lifecycle.loaded
@@ -68,40 +96,29 @@ class Process:
             await loaded.checker.close()
 
     async def _load(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def report(phase: str) -> None:  # from the loading thread
-            loop.call_soon_threadsafe(self._report, phase)
-
         try:
-            opened = await in_daemon_thread(lambda: self._open(report))
-            await self._start(opened)
+            opened = await self._source.open(self._watch)
+            self._settle()
+            self.parts.lifecycle.ready(serving(self._settings, opened, self.parts.metrics))
+            self._screen.serving(opened, self._settings, self._url)
         except (ModelRejected, EngineError, ValueError, MemoryError, OSError) as error:
             self.parts.lifecycle.fail()
-            self._screen.stopped(f"cannot serve: {error}")
-            self.server.begin_exit(_EXIT_REJECTED)
+            self._refused(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the process must end
             _log.error("loading failed", exc_info=error)
             self.parts.lifecycle.fail()
             self._screen.stopped("cannot serve: loading failed; the log says where")
             self.server.begin_exit(_EXIT_REJECTED)
 
-    def _open(self, report: Report) -> Opened:
-        return self._opener(self._settings, report, self._engine_died)
-
-    async def _start(self, opened: Opened) -> None:
-        self._report("first token")
-        await opened.engine.start()
-        await warm_up(opened)
-        self._settle()
-        self.parts.lifecycle.ready(serving(self._settings, opened, self.parts.metrics))
-        self._screen.serving(opened, self._settings, self._url)
-
     def _report(self, phase: str) -> None:
         if self.parts.lifecycle.phase is not Phase.LOADING:
-            return  # the loading thread goes on after the screen is closed
+            return  # loading goes on after the screen is closed
         self.parts.lifecycle.progress(phase)
         self._screen.phase(phase)
+
+    def _refused(self, error: BaseException) -> None:
+        self._screen.stopped(f"cannot serve: {error}")
+        self.server.begin_exit(_EXIT_REJECTED)
 
     def _engine_died(self, error: BaseException) -> None:
         # Never go on with a broken device: end, and let the supervisor begin anew.
@@ -112,6 +129,8 @@ class Process:
         """Refuse new calls, let running ones end within the timeout, fail the rest."""
         lifecycle = self.parts.lifecycle
         lifecycle.drain()
+        if self._sharing is not None:
+            self._sharing.drain()
         loaded = lifecycle.loaded
         if loaded is None:
             return
@@ -126,57 +145,47 @@ class Process:
         idle.cancel()
 
 
-async def warm_up(opened: Opened) -> None:
-    """Compute one token, so that readiness means tokens. Raises what the engine raises."""
-    sampling = Sampling(max_tokens=1, temperature=0)
-    prompt = (opened.engine.info.vocab_size - 1,) * 2
-    request = GenerationRequest(
-        RequestId("warm-up"), prompt, sampling, pooled=not opened.engine.info.generates
-    )
-    stream = opened.engine.generate(request)
-    async for _ in stream:
-        pass
-
-
-def settle_memory() -> None:
-    """What is loaded by now stays: the collector need not look through it again and again.
-
-    It is half a million objects, most of them torch's: 0.25 to 0.3 s in which no stream goes on,
-    each time that requests have made a few thousand objects that outlive others.
-    """
-    gc.collect()
-    gc.freeze()
-
-
-async def in_daemon_thread(work: Callable[[], _T]) -> _T:
-    """Run blocking work in a thread that never holds up the exit, unlike an executor's."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - carried to the waiting task
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="loading", daemon=True).start()
-    return await done
-
-
 def serve(settings: Settings, listener: socket, url: str) -> int:
-    """Run the server on an event loop of its own. Returns the exit code."""
+    """Serve over workers that are started here. Returns the exit code."""
+    with socket_folder() as folder:
+        links = [Supervised(number, settings, folder) for number in range(settings.replicas)]
+        return _run(settings, Fleet(settings, links), listener, url, _sharing(settings))
+
+
+def front(settings: Settings, listener: socket, url: str) -> int:
+    """Serve over workers that somebody else starts: those named, and those found in Redis."""
+    token, tls = worker_token(settings), worker_tls(settings)
+
+    def connect(address: str) -> Elsewhere:
+        check_channels(settings, (address,))
+        return Elsewhere(address, token, tls)
+
+    links = [Elsewhere(address, token, tls) for address in settings.worker]
+    sharing, find = _sharing(settings), None
+    if sharing is not None:
+        from gateway.workers.discovery import Discovery  # noqa: PLC0415 - as below
+
+        find = Discovery(
+            sharing.workers(), model_names(settings)[0], connect, given=settings.worker
+        ).run
+    return _run(settings, Fleet(settings, links, find=find), listener, url, sharing)
+
+
+def _sharing(settings: Settings) -> "Sharing | None":
+    if settings.redis is None:
+        return None
+    from gateway.redis.registry import Role  # noqa: PLC0415 - Redis' client comes only where asked
+    from gateway.redis.sharing import Sharing  # noqa: PLC0415 - for
+
+    return Sharing(settings.redis, Role.GATEWAY)
+
+
+def _run(
+    settings: Settings, fleet: Fleet, listener: socket, url: str, sharing: "Sharing | None"
+) -> int:
+    """Run the server on an event loop of its own."""
     configure_logging(settings.log_level, sys.stderr)
-    process = Process(settings, StartScreen(sys.stdout), url, settle=settle_memory)
+    screen = StartScreen(sys.stdout)
+    process = Process(settings, screen, url, fleet, settle=settle_memory, sharing=sharing)
     with asyncio.Runner(loop_factory=process.server.config.get_loop_factory()) as runner:
         return runner.run(process.run(listener))

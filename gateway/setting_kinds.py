@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.redis.address import parse_address
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
 _SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 ANY_ORIGIN = "*"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+|\*")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-][a-z0-9_.-]*|[0-9a-f]*:[0-9a-f:.]+")
+_ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -155,6 +158,46 @@ def _named(shape: re.Pattern[str], metavar: str, wanted: str) -> Kind:
         return words
 
     return Kind(parse, metavar, many=True)
+
+
+def worker_address() -> Kind:
+    """Where a worker is reached: HOST:PORT, or unix:PATH."""
+    return Kind(_address, "ADDRESS")
+
+
+def worker_addresses() -> Kind:
+    """One or several of them."""
+    return Kind(lambda raw: tuple(map(_address, _words(raw))), "ADDRESS", many=True)
+
+
+def _address(raw: object) -> str:
+    word = _text(raw)
+    if not _ADDRESS.fullmatch(word):
+        raise ValueError("must be HOST:PORT or unix:PATH")
+    return word
+
+
+def secret() -> Kind:
+    """One secret of 16 characters or more."""
+
+    def parse(raw: object) -> Secret:
+        word = _text(raw)
+        if not re.fullmatch(r"[!-~]{16,}", word):
+            raise ValueError("must be 16 or more printable ASCII characters without spaces")
+        return Secret(word)
+
+    return Kind(parse, "SECRET")
+
+
+def redis_url() -> Kind:
+    """Where Redis is; a secret, since it may hold a password."""
+
+    def parse(raw: object) -> Secret:
+        word = _text(raw)
+        parse_address(word)
+        return Secret(word)
+
+    return Kind(parse, "URL")
 
 
 def secrets() -> Kind:

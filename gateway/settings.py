@@ -4,6 +4,8 @@ The command line, the environment names and docs/configuration.md are derived fr
 A new one needs a user who must change it and a default that is right for everyone else.
 """
 
+# ruff: noqa: RUF009 - frozen values, made once
+
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,13 @@ from gateway.setting_kinds import (
     number,
     origins,
     path,
+    redis_url,
     seconds,
+    secret,
     secrets,
     texts,
+    worker_address,
+    worker_addresses,
 )
 from openai_compat.output.registry import reasoning_syntaxes, tool_syntaxes
 
@@ -35,7 +41,7 @@ def _setting(default: Any, kind: Kind, doc: str, *, group: str, unit: str = "") 
 class Settings:
     """Everything an operator may choose. Values are final: nothing below reads another source."""
 
-    model_dir: Path | None = _setting(  # noqa: RUF009 - frozen values, made once
+    model_dir: Path | None = _setting(
         None,
         path(),
         "Model directory as published on the hub; none: the bundled demo",
@@ -49,8 +55,14 @@ class Settings:
     )
     engine: str = _setting(
         "torch",
-        choice("torch", "ledger"),
+        choice("torch", "ledger", "trtllm", "vllm", "upstream", "smg"),
         "What computes tokens; ledger has no model",
+        group="model",
+    )
+    engine_config: Path | None = _setting(
+        None,
+        path(),
+        "YAML of an engine that batches by itself; see docs/engines",
         group="model",
     )
     dtype: str = _setting(
@@ -88,6 +100,18 @@ class Settings:
         0, byte_count(), "Memory of the KV cache; 0: a quarter of what is free, at most 4 GiB",
         group="capacity", unit="bytes",
     )  # fmt: skip
+    kv_host_memory: int = _setting(
+        0, byte_count(), "Memory for KV blocks that the cache has no room for; 0: none is kept",
+        group="capacity", unit="bytes",
+    )  # fmt: skip
+    kv_disk_dir: Path | None = _setting(
+        None, path(), "Folder for those that --kv-host-memory has no room for; each worker's own",
+        group="capacity",
+    )  # fmt: skip
+    kv_disk_bytes: int = _setting(
+        16 << 30, byte_count(), "Size of what each worker keeps there", group="capacity",
+        unit="bytes",
+    )  # fmt: skip
     max_step_tokens: int = _setting(
         512, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
         unit="tokens",
@@ -116,6 +140,18 @@ class Settings:
     api_key: tuple[Secret, ...] = _setting(
         (), secrets(), "Key a client must send; repeat for several", group="server"
     )
+    api_key_file: Path | None = _setting(
+        None, path(), "YAML of keys with weights and limits of their own; see docs/limits.md",
+        group="server",
+    )  # fmt: skip
+    key_tokens_per_minute: int = _setting(
+        0, number(0, 1_000_000_000), "Prompt and output that one key may have; 0: unlimited",
+        group="server", unit="tokens/min",
+    )  # fmt: skip
+    key_max_concurrent: int = _setting(
+        0, number(0, 1_000_000), "Calls that one key may have in flight; 0: unlimited",
+        group="server", unit="calls",
+    )  # fmt: skip
     cors_origin: tuple[str, ...] = _setting(
         (), origins(), "Origin whose web pages may call; repeat for several; *: any page",
         group="server",
@@ -142,6 +178,12 @@ class Settings:
     max_body_bytes: int = _setting(
         2 << 20, byte_count(low=1024), "Largest request body", group="server", unit="bytes"
     )
+    engine_extras: bool = _setting(
+        default=False,
+        kind=flag(),
+        doc="Take request fields that only the engine reads; for clients that are trusted",
+        group="server",
+    )
     sse_keepalive_s: float = _setting(
         15.0,
         seconds(0, 3600),
@@ -163,6 +205,101 @@ class Settings:
     log_level: str = _setting(
         "info", choice("debug", "info", "warning", "error"), "Least severity logged", group="server"
     )
+    replicas: int = _setting(
+        1, number(1, 64), "Worker processes that `serve` starts, each with the whole model",
+        group="workers", unit="processes",
+    )  # fmt: skip
+    worker: tuple[str, ...] = _setting(
+        (), worker_addresses(), "Address of a worker that `gateway` fronts; repeat for several",
+        group="workers",
+    )  # fmt: skip
+    routing: str = _setting(
+        "prefix", choice("prefix", "least-loaded", "round-robin", "sticky"),
+        "Which worker gets a request; prefix: who has most of the prompt, and room",
+        group="workers",
+    )  # fmt: skip
+    listen: str = _setting(
+        "127.0.0.1:8010", worker_address(), "Address that `worker` binds: HOST:PORT or unix:PATH",
+        group="workers",
+    )  # fmt: skip
+    worker_token: Secret | None = _setting(
+        None, secret(), "What gateways and workers show each other; not as a flag",
+        group="workers",
+    )  # fmt: skip
+    worker_cert: Path | None = _setting(
+        None, path(), "Certificate for workers on other machines, PEM", group="workers"
+    )
+    worker_key: Path | None = _setting(None, path(), "Its private key, PEM", group="workers")
+    worker_ca: Path | None = _setting(
+        None, path(), "What has signed the certificate of the other side, PEM", group="workers"
+    )
+    redis: Secret | None = _setting(
+        None, redis_url(), "Redis that gateways and workers share; with a password: not as a flag",
+        group="workers",
+    )  # fmt: skip
+    advertise: str | None = _setting(
+        None, worker_address(), "Where others reach it, as Redis is told (default: what it binds)",
+        group="workers",
+    )  # fmt: skip
+    migrations: int = _setting(
+        3, number(0, 100), "Workers that may die under a stream before it is given up",
+        group="workers", unit="deaths",
+    )  # fmt: skip
+    migration_wait_s: float = _setting(
+        30.0, seconds(0, 3600), "A stream whose worker died waits for another for", group="workers",
+        unit="s",
+    )  # fmt: skip
+    step_timeout_s: float = _setting(
+        60.0, seconds(1, 86_400), "An engine with work that takes no step is ended after",
+        group="workers", unit="s",
+    )  # fmt: skip
+
+
+# What a worker reads; all else is the gateway's. Names that both read are in both.
+_BOTH = frozenset(
+    {"model_dir", "served_model_name", "drain_timeout_s", "log_level"}
+    | {"worker_cert", "worker_key", "worker_ca"}
+)
+_ENGINE = frozenset(
+    {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
+    | {"kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
+    | {"max_step_tokens", "step_timeout_s"}
+)
+_NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
+_ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})
+_SHARED = frozenset({"redis", "advertise"})
+
+
+def flags_of(command: str) -> tuple[Field[Any], ...]:
+    """The settings that a command takes as flags."""
+    every = {field.name for field in setting_fields()} - _NO_FLAG
+    taken = {
+        "serve": every - _ELSEWHERE,
+        "worker": _BOTH | _ENGINE | _SHARED | {"listen"},
+        "gateway": every - _ENGINE - {"listen", "replicas"},
+    }[command]
+    return tuple(field for field in setting_fields() if field.name in taken)
+
+
+def engine_arguments(settings: Settings) -> tuple[str, ...]:
+    """The flags that give a worker the engine that these settings choose."""
+    flags: list[str] = []
+    told = (_BOTH | _ENGINE) - _ELSEWHERE - {"model_dir"}
+    for entry in setting_fields():
+        value = getattr(settings, entry.name)
+        if entry.name in told and value != entry.default:
+            flags += _given(entry.name.replace("_", "-"), value)
+    place = () if settings.model_dir is None else ("--", str(settings.model_dir.absolute()))
+    return (*flags, *place)
+
+
+def _given(flag: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    if isinstance(value, Path):
+        value = value.absolute()  # a worker runs in another folder
+    several = value if isinstance(value, tuple) else (value,)
+    return [f"--{flag}={each}" for each in several]
 
 
 def setting_fields() -> tuple[Field[Any], ...]:

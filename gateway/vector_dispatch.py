@@ -28,7 +28,7 @@ class VectorDispatcher:
     async def answer(self, job: VectorJob, exchange: Exchange) -> bytes:
         """The whole JSON body. Raises Overloaded or what `embed` raises; cancelling aborts."""
         abreast = min(len(job.requests), self._window)
-        ticket = self._dispatcher.enter(abreast, job.prompt_tokens)
+        ticket = self._dispatcher.enter(abreast, job.prompt_tokens, exchange.caller)
         try:
             vectors = await self._vectors(job, ticket, exchange, abreast)
             if sum(map(len, vectors)) > _WRITE_INLINE:

@@ -17,9 +17,10 @@ class BlockStored:
 
 @dataclass(frozen=True, slots=True)
 class BlockRemoved:
-    """A findable block was evicted."""
+    """A findable block was evicted; its bytes stay until somebody writes there."""
 
     name: BlockName
+    block: int | None = None  # which it was, where the blocks are our own
 
 
 BlockEvent = BlockStored | BlockRemoved

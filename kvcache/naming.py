@@ -6,20 +6,30 @@ H is blake2b with 128-bit digests: names cross process borders, where a forged c
 one tenant read another's cache. Inside one pool no hash is used at all (see prefix.py).
 """
 
+import struct
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NewType
 
 BlockName = NewType("BlockName", bytes)
 
 _NAME_BYTES = 16
+_TOKEN_BYTES = 4
+_BLOCK = b"penstock-block"
 
 
 def namespace(*parts: bytes) -> bytes:
     """What a cache belongs to (model, block size, ...), so that no two lists of parts look alike.
 
-    A salt may be appended to it.
+    What a caller may share is within it (`within`).
     """
     return b"penstock-kv-1" + b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def within(namespace: bytes, *, salt: bytes, adapter: str = "") -> bytes:
+    """The part of a namespace that requests of one salt and one adapter share."""
+    name = adapter.encode()
+    return namespace + (len(name).to_bytes(4, "little") + name if name else b"") + salt
 
 
 def root_name(namespace: bytes) -> BlockName:
@@ -29,6 +39,21 @@ def root_name(namespace: bytes) -> BlockName:
 
 def chain(parent: BlockName, tokens: bytes) -> BlockName:
     """The name of a block holding `tokens` (little-endian int32) right after `parent`."""
-    digest = blake2b(parent, digest_size=_NAME_BYTES, person=b"penstock-block")
-    digest.update(tokens)
-    return BlockName(digest.digest())
+    return BlockName(blake2b(parent + tokens, digest_size=_NAME_BYTES, person=_BLOCK).digest())
+
+
+def prompt_names(namespace: bytes, prompt: Sequence[int], block_size: int) -> list[BlockName]:
+    """The names of the full blocks of a prompt, from its beginning.
+
+    Raises ValueError for what is no token of any model: more than 31 bits.
+    """
+    try:
+        tokens = struct.pack(f"<{len(prompt)}i", *prompt)  # twice as fast as numpy is with a tuple
+    except struct.error:
+        raise ValueError("a token of the prompt has more than 31 bits") from None
+    size = block_size * _TOKEN_BYTES
+    parent, names = root_name(namespace), []
+    for end in range(size, len(tokens) + 1, size):
+        parent = chain(parent, tokens[end - size : end])
+        names.append(parent)
+    return names

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kvcache.events import BlockRemoved, BlockStored, Listener
+from kvcache.events import BlockEvent, BlockRemoved, BlockStored, Listener
 from kvcache.freelist import FreeList
 from kvcache.naming import BlockName, chain, root_name
 from kvcache.prefix import PrefixIndex, Sealed
@@ -40,8 +40,8 @@ class BlockPool:
         self._refs = [0] * num_blocks
         self._free = FreeList(num_blocks)
         self._index = PrefixIndex()
-        self._names: dict[int, BlockName] = {}  # serial -> name; filled only for a listener
-        self._listener: Listener | None = None
+        self._names: dict[int, BlockName] = {}  # serial -> name; filled only for listeners
+        self._listeners: tuple[Listener, ...] = ()
 
     @property
     def free(self) -> int:
@@ -115,8 +115,8 @@ class BlockPool:
             self.release((block,))
             return known
         sealed = self._index.add(block, above, tokens)
-        if self._listener is not None:
-            self._listener(self._stored(sealed))
+        if self._listeners:
+            self._tell(self._stored(sealed))
         return block
 
     def clear(self) -> None:
@@ -126,8 +126,8 @@ class BlockPool:
 
     def subscribe(self, listener: Listener) -> None:
         """Tell `listener` of every sealed block now (parents first), then of each change."""
-        self._listener = listener
-        self._names.clear()
+        if listener not in self._listeners:
+            self._listeners += (listener,)
         for _, sealed in self._index:
             listener(self._stored(sealed))
 
@@ -140,8 +140,12 @@ class BlockPool:
 
     def _evict(self, block: int) -> None:
         sealed = self._index.discard(block)
-        if sealed is not None and self._listener is not None:
-            self._listener(BlockRemoved(self._names.pop(sealed.serial)))
+        if sealed is not None and self._listeners:
+            self._tell(BlockRemoved(self._names.pop(sealed.serial), block))
+
+    def _tell(self, event: BlockEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
 
     def _stored(self, sealed: Sealed) -> BlockStored:
         above, tokens = sealed.key

@@ -4,7 +4,7 @@ Text, parts and counts do not depend on how events were cut: where a stop string
 are wanted or reasoning is counted, tokens are taken one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,7 +40,8 @@ class Piece:
 
     Without `deltas`, `text` is content. With them, they are all there is, and `text` is empty.
     `tokens` are those that were charged with it, where the client asked for them; `prompt` comes
-    with the first piece of a choice, for each token of the prompt but its first.
+    with the first piece of a choice, for each token of the prompt but its first; `extras` with the
+    last one, where the engine has answered any.
     """
 
     text: str = ""
@@ -49,6 +50,7 @@ class Piece:
     deltas: Sequence[Delta] | None = None
     tokens: Sequence[int] = ()
     prompt: Sequence[TokenLogprobs] | None = None
+    extras: Mapping[str, str] | None = None
 
     @property
     def parts(self) -> Sequence[Delta]:
@@ -68,6 +70,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         merged([delta for piece in pieces for delta in piece.parts]) if parsed else None,
         [token for piece in pieces for token in piece.tokens],
         pieces[0].prompt if pieces else None,
+        pieces[-1].extras if pieces else None,
     )
 
 

@@ -9,6 +9,7 @@ ApiError
 ├── PayloadTooLarge      413
 ├── UnsupportedMedia     415
 ├── Overloaded           429 with Retry-After: queues are full
+├── RateLimited          429 with Retry-After: the key has spent its quota
 └── Unavailable          503 with Retry-After: loading, draining, or the engine is gone
 
 Any other exception is our bug: 500, and the details stay in the log.
@@ -125,6 +126,18 @@ class Overloaded(ApiError):  # noqa: N818
         )  # fmt: skip
 
 
+class RateLimited(ApiError):  # noqa: N818
+    """The key has spent its quota; says when to come back."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(
+            ErrorReply(
+                429, "rate_limit_error", "rate_limit_exceeded", message,
+                retry_after_s=retry_after_s, retryable=True,
+            )
+        )  # fmt: skip
+
+
 class Unavailable(ApiError):  # noqa: N818
     """Loading, draining, or without an engine; says when to come back."""
 
@@ -147,6 +160,9 @@ _ENGINE_TABLE: dict[type[engine.EngineError], tuple[int, str, str]] = {
     engine.Unsupported: (400, "invalid_request_error", "unsupported_by_engine"),
     engine.InvalidRequest: (400, "invalid_request_error", "invalid_value"),
     engine.RequestFailed: (400, "invalid_request_error", "request_failed"),
+    engine.RequestQuarantined: (422, "invalid_request_error", "request_quarantined"),
+    engine.RequestUnknown: (410, "invalid_request_error", "stream_expired"),
+    engine.RequestTaken: (409, "invalid_request_error", "stream_taken"),
     engine.EngineUnavailable: (503, "server_error", "engine_unavailable"),
     engine.EngineDied: (500, "server_error", "engine_died"),
     engine.EngineError: (500, "server_error", "engine_error"),

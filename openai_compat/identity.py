@@ -25,4 +25,6 @@ def fingerprint(model: ServedModel) -> str:
     """Changes when the model or the shape it is served in changes, and with nothing else."""
     info = model.info
     seen = f"{info.model}\0{info.max_context}\0{info.vocab_size}\0{model.tokenizer.vocab_size}"
+    if model.adapter:
+        seen += f"\0{model.adapter}"
     return "fp_" + hashlib.blake2b(seen.encode(), digest_size=5).hexdigest()

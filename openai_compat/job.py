@@ -66,6 +66,14 @@ class Job:
     ignored: tuple[str, ...] = ()  # unknown body fields as the client spelled them
     constraint: Constraint | None = None  # to be compiled on trial before anything starts
 
+    @property
+    def most_tokens(self) -> int:
+        """What its usage can come to."""
+        return sum(
+            len(request.prompt) + request.n * request.sampling.max_tokens
+            for request in self.requests
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

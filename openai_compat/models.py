@@ -1,6 +1,7 @@
 """The model list and card, and finding a served model by the name a client uses."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from openai_compat.errors import NotFound
 from openai_compat.served import ServedModel
@@ -24,6 +25,16 @@ def find(served: Mapping[str, ServedModel], name: str) -> ServedModel:
     )
 
 
+def with_adapters(model: ServedModel) -> dict[str, ServedModel]:
+    """The model by its name, and each adapter of its engine as a model: the same text side."""
+    info = replace(model.info, embeds=None, ranks=False)  # adapters are of what generates
+    adapters = {
+        name: replace(model, name=name, aliases=(), base=model.name, info=info)
+        for name in (info.adapters if info.generates else ())
+    }
+    return {model.name: model, **adapters}
+
+
 def card(model: ServedModel, name: str | None = None) -> dict[str, object]:
     """The model object, under its own name or one of its aliases."""
     info = model.info
@@ -40,6 +51,8 @@ def card(model: ServedModel, name: str | None = None) -> dict[str, object]:
         "max_model_len": info.max_context,
         "purposes": [purpose for purpose, had in purposes.items() if had],
     }
+    if model.base:
+        found |= {"root": model.base, "parent": model.base}
     return found if info.embeds is None else {**found, "embedding_size": info.embeds.size}
 
 

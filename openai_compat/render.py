@@ -4,7 +4,7 @@ The same choices feed both: streaming writes each piece out, folding adds the pi
 JSON looks like is the business of a `Shape`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from engines.api import GenerationRequest, TokenEvent, TokenLogprobs
@@ -28,8 +28,8 @@ class Shape(Protocol):
     def piece(self, index: int, piece: Piece) -> bytes:
         """The frames of what is new of one choice: text, logprobs, calls, token ids, its prompt."""
 
-    def closing(self, index: int, reason: Ending) -> bytes:
-        """The frame that says why a choice ended."""
+    def closing(self, index: int, reason: Ending, extras: Mapping[str, str] | None) -> bytes:
+        """The frame that says why a choice ended, and what its engine answered to extras."""
 
     def ending(self, usage: Usage) -> bytes:
         """The frames after every choice has ended, the terminal one last."""
@@ -70,6 +70,7 @@ class EventRenderer:
     __slots__ = (
         "_cached",
         "_choices",
+        "_extras",
         "_n",
         "_pick",
         "_pieces",
@@ -96,7 +97,9 @@ class EventRenderer:
         self._cached = [0] * len(requests)
         self._prompts = _Prompts() if _wants_prompts(requests) else None
         self._pieces: list[list[Piece]] | None = None if options.stream else [[] for _ in choices]
-        self._streams_text = options.stream and self._prompts is None
+        self._extras: dict[int, Mapping[str, str]] = {}  # heard so far, by choice
+        plain = self._prompts is None and not any(request.extras for request in requests)
+        self._streams_text = options.stream and plain
 
     def begin(self) -> bytes:
         return self._shape.opening(len(self._choices)) if self._pieces is None else b""
@@ -114,6 +117,10 @@ class EventRenderer:
         piece = choice.feed(event)
         if self._prompts is not None:
             piece.prompt = self._prompts.of(request, index, event)
+        if event.extras is not None:
+            self._extras[index] = {**self._extras.get(index, {}), **event.extras}
+        if piece.finish is not None:
+            piece.extras = self._extras.get(index)
         if self._pieces is None:
             frames = self._frames(index, piece)
         else:
@@ -147,7 +154,7 @@ class EventRenderer:
         shown = piece.text or piece.entries or piece.deltas or piece.tokens
         frames = self._shape.piece(index, piece) if shown or piece.prompt is not None else b""
         if piece.finish is not None:
-            frames += self._shape.closing(index, piece.finish)
+            frames += self._shape.closing(index, piece.finish, piece.extras)
         return frames
 
     def _check_ended(self) -> None:

@@ -28,6 +28,8 @@ class ServedModel:
     syntax: ModelSyntax = field(default_factory=ModelSyntax)
     named_call_end: Ending = Ending.STOP  # of a call that the client named
     prompts: Prompts = field(default_factory=Prompts)  # of an embedding model
+    takes_extras: bool = False  # requests may hand the engine what this server does not read
+    base: str = ""  # the model that this is a LoRA adapter of; empty: it is none
     chat_logprobs: ChatLogprobs = field(init=False, repr=False, compare=False)
     spelled_tokens: frozenset[int] = field(init=False, repr=False, compare=False)  # markup
 
@@ -35,6 +37,11 @@ class ServedModel:
         object.__setattr__(self, "chat_logprobs", ChatLogprobs(self.tokenizer))
         found = (self.tokenizer.token_id(marker) for marker in self.syntax.specials)
         object.__setattr__(self, "spelled_tokens", frozenset(t for t in found if t is not None))
+
+    @property
+    def adapter(self) -> str:
+        """The engine's name of the adapter that this is; empty for the model itself."""
+        return self.name if self.base else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +52,5 @@ class CallContext:
     now: int  # unix seconds
     seed: int  # used where the client gives none
     cache_salt: bytes  # derived by the server from the API key
+    tenant: bytes = b""  # likewise: whose the call is, for a fair line
+    weight: float = 1.0  # of that tenant

@@ -70,6 +70,8 @@ def as_requests(
             second=one.second,
             priority=priority,
             cache_salt=call.cache_salt,
+            tenant=call.tenant,
+            weight=call.weight,
         )
         for place, one in enumerate(encoded)
     )

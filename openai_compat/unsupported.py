@@ -33,6 +33,7 @@ ENGINE_EXTENSIONS: Neutral = {
     "logits_processors": ([],),
     "logprob_token_ids": (),
     "lora_path": (),
+    "lora_request": (),  # a request may carry no path; adapters are models here
     "ngram_corpus_id": (),
     "prompt_embeds": (),
     "repetition_detection": (),

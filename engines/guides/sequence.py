@@ -68,7 +68,10 @@ class SequenceGuide:
         return self._take_forced()
 
     def replay(self, tokens: Sequence[int]) -> None:
-        """Go on with what the sequence has said before; what it forced is part of it."""
+        """Go on with what the sequence has said before; what it forced is part of it.
+
+        A log may end within forced tokens: the matcher's mask then leaves only the next of them.
+        """
         for token in tokens:
             self._take(token)
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engines.step import BlockBytes
+
 
 class KvBlocks:
     """Keys and values of `layers` layers in `num_blocks` blocks (and one scratch block)."""
@@ -49,6 +51,40 @@ class KvBlocks:
         for cache in (*self._keys, *self._values):
             cache[targets] = cache[sources]
 
+    @property
+    def block_bytes(self) -> int:
+        """Keys and values of one block in all layers."""
+        return 2 * len(self._keys) * self._keys[0][0].nbytes
+
+    def save(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        """Copies of whole blocks: of each the keys of all layers, then the values.
+
+        On CUDA they are in pinned memory, and there once the stream has come so far. Each is by
+        itself in memory: one that is kept must not keep all.
+        """
+        caches = (*self._keys, *self._values)
+        if not caches[0].is_cuda:
+            return [_bytes_of(_gathered(caches, block)) for block in blocks]
+        copies = []
+        for block in blocks:
+            there = torch.stack([cache[block] for cache in caches])
+            here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+            copies.append(_bytes_of(here.copy_(there, non_blocking=True)))
+        return copies
+
+    def restore(self, pairs: Sequence[tuple[int, BlockBytes]]) -> None:
+        """Put into blocks what was saved of them, or of others.
+
+        Contents must stay as they are until the stream has come so far.
+        """
+        caches = (*self._keys, *self._values)
+        first = caches[0]
+        for block, content in pairs:
+            saved = torch.from_numpy(content).to(first.device, non_blocking=True)
+            parts = saved.view(first.dtype).view(len(caches), *first.shape[1:])
+            for cache, part in zip(caches, parts, strict=True):
+                cache[block] = part
+
     def write(
         self, layer: int, blocks: Tensor, offsets: Tensor, keys: Tensor, values: Tensor
     ) -> None:
@@ -79,3 +115,16 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
         return torch.zeros(shape, dtype=dtype, device=device)
     items = math.prod(shape) * dtype.itemsize
     return torch.from_numpy(np.zeros(items, np.uint8)).view(dtype).view(shape)
+
+
+def _gathered(caches: Sequence[Tensor], block: int) -> Tensor:
+    """One block of all layers. Stacking indexed rows would copy each of them three times."""
+    content = torch.empty((len(caches), *caches[0].shape[1:]), dtype=caches[0].dtype)
+    for place, cache in enumerate(caches):
+        content[place] = cache[block]
+    return content
+
+
+def _bytes_of(content: Tensor) -> BlockBytes:
+    flat: BlockBytes = content.view(-1).view(torch.uint8).numpy()
+    return flat

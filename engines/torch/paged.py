@@ -1,8 +1,9 @@
 """A loaded decoder over its KV blocks: one forward pass per plan."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engines.step import StepPlan
+from engines.step import BlockBytes, StepPlan
 from engines.torch.attention import Paged
 from engines.torch.batch import Packer
 from engines.torch.kv import KvBlocks
@@ -34,14 +35,24 @@ class PagedDecoder:
             device=loaded.device,
         )
 
+    @property
+    def block_bytes(self) -> int:
+        """The size of a block's content. Raises RuntimeError once closed."""
+        return self._blocks.block_bytes
+
+    def save(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        """The contents of blocks: as `KvBlocks.save` says. Raises RuntimeError once closed."""
+        return self._blocks.save(blocks)
+
     def run(self, plan: StepPlan, *, logits: bool) -> Any:
         """The module's output for the rows of a plan; with `logits`, those of its sample rows.
 
-        Copies blocks first, as the plan says. Raises RuntimeError once closed.
+        Copies and restores blocks first, as the plan says. Raises RuntimeError once closed.
         """
         if self._kv is None or self._module is None:
             raise RuntimeError("the runner is closed")
         self._kv.copy_blocks(plan.copies)
+        self._kv.restore(plan.restores)
         batch = self._packer.pack(plan)
         kept = {"logits_to_keep": batch.logits_rows} if logits else {}
         return self._module(
@@ -51,6 +62,12 @@ class PagedDecoder:
             paged=Paged(batch, self._kv),
             **kept,
         )
+
+    @property
+    def _blocks(self) -> KvBlocks:
+        if self._kv is None:
+            raise RuntimeError("the runner is closed")
+        return self._kv
 
     def close(self) -> None:
         """Free the blocks and the weights. Idempotent."""

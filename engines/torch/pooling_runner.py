@@ -4,15 +4,16 @@ The logits of a step come from its final hidden states, so those need not be com
 keeps what the decoder below the head returned, and the lanes that want a vector take their rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engines.step import StepPlan, StepResult, StepRunner
+from engines.step import BlockBytes, StepPlan, StepResult
 from engines.torch.loading import LoadedModel
+from engines.torch.runner import TorchRunner
 from engines.torch.vectors import Pooler, Vectors
 
 
@@ -25,12 +26,19 @@ class _Ticket:
 class PoolingRunner:
     """A StepRunner that adds vectors to what another runner over the same module gives."""
 
-    def __init__(self, inner: StepRunner, loaded: LoadedModel) -> None:
+    def __init__(self, inner: TorchRunner, loaded: LoadedModel) -> None:
         self._inner = inner
         self._pooler = Pooler(loaded.head)
         self._hidden: Tensor | None = None
         decoder: nn.Module = loaded.module.base_model  # type: ignore[assignment]
         self._hook = decoder.register_forward_hook(self._keep)
+
+    @property
+    def block_bytes(self) -> int:
+        return self._inner.block_bytes
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        return self._inner.read_blocks(blocks)
 
     def launch(self, plan: StepPlan) -> _Ticket:
         for start in plan.starts:

@@ -1,12 +1,13 @@
 """The torch step runner: copy blocks, one forward pass over all rows of a plan, sample."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from engines.guides.lanes import Grammars, LaneGuides
-from engines.step import StepPlan, StepResult
+from engines.step import BlockBytes, StepPlan, StepResult
 from engines.torch.loading import LoadedModel
 from engines.torch.paged import PagedDecoder
 from engines.torch.prompt_scores import PromptScorer, PromptScores
@@ -17,6 +18,8 @@ from engines.torch.sampler import Draw, Sampler
 class _Ticket:
     draw: Draw
     prompts: dict[int, PromptScores]
+    saved: list[BlockBytes]
+    restores: Sequence[tuple[int, BlockBytes]]  # held until they are surely copied
 
 
 class TorchRunner:
@@ -41,6 +44,17 @@ class TorchRunner:
         guides = LaneGuides(vocab, grammars)
         self._sampler = Sampler(max_lanes=max_lanes, vocab=vocab, guides=guides)
         self._prompts = PromptScorer(loaded.module)
+        self._on_gpu = loaded.device.type == "cuda"
+
+    @property
+    def block_bytes(self) -> int:
+        return self._decoder.block_bytes
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
+        with torch.inference_mode():
+            saved = self._decoder.save(blocks)
+        self._settle()
+        return saved
 
     def launch(self, plan: StepPlan) -> _Ticket:
         lanes = plan.sample_lanes.astype(np.int64)
@@ -48,8 +62,9 @@ class TorchRunner:
             self._sampler.start(start)
             self._prompts.start(start)
         with torch.inference_mode():
+            saved = self._decoder.save(plan.saves)
             draw = self._sampler.sample(self.logits(plan), lanes)
-            return _Ticket(draw, self._prompts.feed(plan))
+            return _Ticket(draw, self._prompts.feed(plan), saved, plan.restores)
 
     def logits(self, plan: StepPlan) -> torch.Tensor:
         """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
@@ -64,13 +79,21 @@ class TorchRunner:
         with torch.inference_mode():
             drawn = self._sampler.finish(ticket.draw)
             prompts = {index: scores.read() for index, scores in ticket.prompts.items()}
+            if ticket.saved or ticket.restores:
+                self._settle()  # a step may have nothing to sample
         return StepResult(
             drawn.tokens.astype(np.int32),
             drawn.logprobs,
             prompt_logprobs=prompts,
             forced=drawn.steered.forced,
             failed=drawn.steered.failed,
+            saved=ticket.saved,
         )
+
+    def _settle(self) -> None:
+        """Wait until blocks that move have moved."""
+        if self._on_gpu:
+            torch.cuda.current_stream().synchronize()
 
     def close(self) -> None:
         self._decoder.close()

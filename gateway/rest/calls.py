@@ -14,6 +14,7 @@ from gateway.dispatch import Call
 from gateway.exchange import Exchange
 from gateway.grammar_check import check_grammar
 from gateway.lifecycle import Lifecycle, Serving
+from gateway.limits import Limiter, Permit, permit
 from gateway.replies import json_response
 from gateway.rest.body import BodyReader
 from gateway.rest.client_watch import ClientWatch
@@ -43,43 +44,67 @@ _MAX_NAMED = 32
 class CallRunner:
     """Turns a request into a response with one lowering function per route."""
 
-    def __init__(self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, reader: BodyReader, pace: Pace, limiter: Limiter
+    ) -> None:
         self._lifecycle = lifecycle
+        self._limiter = limiter
         self._reader = reader
         self.pace = pace
         self._threads = ThreadPoolExecutor(_LOWERING_THREADS, thread_name_prefix="lowering")
 
     async def run(self, request: Request, lower: Lower) -> Response:
         """Every refusal happens in here, before the first byte of an answer."""
-        serving = self._lifecycle.serving()
-        serving.dispatcher.check()
-        async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
+        raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, _generating(lower))
+        job = await self.lowered(raw, serving, exchange, new_context(exchange), lower)
         call = await self.start(job, exchange)
         headers = notes(job.ignored)
         if job.stream:
             return TokenStreamResponse(call, self.pace, headers)
         return json_response(await answer(call, request), headers=headers)
 
-    async def start(self, job: Job, exchange: Exchange) -> Call:
-        """Check its grammar, and enter it into the engine."""
-        async with self._lifecycle.arrival():  # it may take longer than a drain
-            await check_grammar(self._lifecycle.serving().checker, job.constraint)
-        # All that may have waited for a thread: the engine may be draining by now.
-        return await self._lifecycle.serving().dispatcher.start(job, exchange)
-
-    async def recalled(self, request: Request, recall: Recall[T]) -> T:
-        """For a route whose lowering needs what is stored; starts nothing."""
+    async def arrived(self, request: Request) -> tuple[bytes, Serving]:
+        """The body of a call, and what will serve it. Raises ApiError where there is no room."""
         serving = self._lifecycle.serving()
         serving.dispatcher.check()
         async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
+            return await self._reader.read(request.headers, request.receive), serving
+
+    async def lowered(
+        self, raw: bytes, serving: Serving, exchange: Exchange, context: CallContext, lower: Lower
+    ) -> Job:
+        """The job of a call on a route that generates."""
+        return await self._lowered(raw, serving, exchange, context, _generating(lower))
+
+    async def start(self, job: Job, exchange: Exchange) -> Call:
+        """Check its grammar and its key's quota, and enter it into the engine."""
+        async with self._lifecycle.arrival():  # it may take longer than a drain
+            await check_grammar(self._lifecycle.serving().checker, job.constraint)
+            held = await self._permit(exchange, job.most_tokens)
+        try:
+            # All that may have waited for others: the engine may be draining by now.
+            return await self._lifecycle.serving().dispatcher.start(job, exchange, held)
+        except BaseException:
+            held.settle(0)
+            raise
+
+    async def _permit(self, exchange: Exchange, tokens: int) -> Permit:
+        """Have a call counted that may use so many tokens. Raises RateLimited."""
+        caller = exchange.caller
+        if not caller.quota:
+            return Permit()
+        verdict = await self._limiter.reserve(caller.tenant, caller.quota, tokens)
+        exchange.standing = verdict.standing
+        return permit(self._limiter, verdict)
+
+    async def recalled(self, request: Request, recall: Recall[T]) -> T:
+        """For a route whose lowering needs what is stored; starts nothing."""
+        raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
         body = await self._worked(len(raw), lambda: parse_body(raw))
         lower, more = await recall(body)
-        context = _context(exchange)
+        context = new_context(exchange)
 
         def work() -> T:
             return _lower(body, serving, exchange, context, lower)
@@ -88,15 +113,17 @@ class CallRunner:
 
     async def vectors(self, request: Request, lower: Lowering[VectorJob]) -> Response:
         """For a route that is answered from vectors; like `run`, without a stream."""
-        serving = self._lifecycle.serving()
-        serving.dispatcher.check()
-        async with self._lifecycle.arrival():
-            raw = await self._reader.read(request.headers, request.receive)
+        raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
-        job = await self._lowered(raw, serving, exchange, lower)
-        vectors = self._lifecycle.serving().vectors
-        async with ClientWatch(request.receive):
-            body = await vectors.answer(job, exchange)
+        job = await self._lowered(raw, serving, exchange, new_context(exchange), lower)
+        async with self._lifecycle.arrival():
+            held = await self._permit(exchange, job.prompt_tokens)
+        try:
+            vectors = self._lifecycle.serving().vectors
+            async with ClientWatch(request.receive):
+                body = await vectors.answer(job, exchange)
+        finally:
+            held.settle(exchange.prompt_tokens)
         return json_response(body, headers=notes(job.ignored))
 
     async def prepare(self, request: Request, make: Make) -> Response:
@@ -104,14 +131,18 @@ class CallRunner:
         serving = self._lifecycle.serving()
         async with self._lifecycle.arrival():
             raw = await self._reader.read(request.headers, request.receive)
-        prepared = await self._lowered(raw, serving, Exchange.of(request.scope), make)
+        exchange = Exchange.of(request.scope)
+        prepared = await self._lowered(raw, serving, exchange, new_context(exchange), make)
         return json_response(prepared.body, headers=notes(prepared.ignored))
 
     async def _lowered(
-        self, raw: bytes, serving: Serving, exchange: Exchange, lower: Lowering[T]
+        self,
+        raw: bytes,
+        serving: Serving,
+        exchange: Exchange,
+        context: CallContext,
+        lower: Lowering[T],
     ) -> T:
-        context = _context(exchange)
-
         def parse_and_lower() -> T:
             return _lower(parse_body(raw), serving, exchange, context, lower)
 
@@ -128,7 +159,8 @@ class CallRunner:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _context(exchange: Exchange) -> CallContext:
+def new_context(exchange: Exchange) -> CallContext:
+    """What a call brings besides its body: drawn now."""
     exchange.call_id = secrets.token_hex(12)
     return CallContext(
         # Never the client's x-request-id: two calls may carry the same one.
@@ -136,6 +168,8 @@ def _context(exchange: Exchange) -> CallContext:
         now=int(datetime.now(UTC).timestamp()),
         seed=secrets.randbits(63),
         cache_salt=exchange.salt,
+        tenant=exchange.caller.tenant,
+        weight=exchange.caller.weight,
     )
 
 

@@ -4,7 +4,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.lifecycle import Lifecycle, Phase
+from gateway.lifecycle import Lifecycle
 from gateway.metrics import Metrics
 from gateway.replies import json_response
 
@@ -21,8 +21,8 @@ def routes(lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     @router.api_route("/health", methods=["GET", "HEAD"])
     async def ready() -> Response:
-        """200 while calls are taken, else 503 with the phase."""
-        status = 200 if lifecycle.phase is Phase.READY else 503
+        """200 while calls are taken, else 503; with the phase, or how many workers are up."""
+        status = 200 if lifecycle.takes_calls else 503
         return json_response(msgspec.json.encode(lifecycle.state), status)
 
     @router.get("/metrics")

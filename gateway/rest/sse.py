@@ -25,7 +25,8 @@ from gateway.rest.client_watch import ClientGone, ClientWatch
 from openai_compat.errors import ErrorReply
 
 WIRE = "penstock.wire"  # ASGI scope extension: the connection itself
-_KEEPALIVE = b": keep-alive\n\n"
+# Without an empty line: where an event had an id, openai-python takes a block of none for an event.
+_KEEPALIVE = b": keep-alive\n"
 _CUT_DEADLINE_S = 10.0
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

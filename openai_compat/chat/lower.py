@@ -1,5 +1,7 @@
 """A chat request to a job: every check that needs no engine, the conversation, the frames."""
 
+from dataclasses import replace
+
 from openai_compat.amended import amended
 from openai_compat.cache_salt import salted
 from openai_compat.chat.labels import read_labels
@@ -11,6 +13,7 @@ from openai_compat.conversation.ask import Conversation
 from openai_compat.conversation.formats import read_format
 from openai_compat.conversation.lower import Ask, lower_conversation
 from openai_compat.conversation.tools import read_tool_use
+from openai_compat.engine_extras import Extras, read_extras
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
 from openai_compat.identity import identity
@@ -34,8 +37,9 @@ def lower_chat(body: dict[str, object], model: ServedModel, call: CallContext) -
     fields = Fields(body)
     refuse_unsupported(fields, UNSUPPORTED)
     options = read_options(fields)
-    telling = _telling(fields, options)
-    ask = _ask(fields, options, model, call)
+    extras = read_extras(fields, model)
+    telling = _telling(fields, options, extras)
+    ask = replace(_ask(fields, options, model, call), extras=extras.asked)
     messages, ignored = read_messages(fields)
     conversation = _conversation(fields, messages, model)
     lowered = lower_conversation(conversation, ask, model, salted(fields, call))
@@ -84,7 +88,7 @@ def _conversation(
     )
 
 
-def _telling(fields: Fields, options: Options) -> ChatTelling:
+def _telling(fields: Fields, options: Options, extras: Extras) -> ChatTelling:
     told = fields.items("reasoning_fields", len(REASONING_FIELDS))
     param = fields.param("reasoning_fields")
     if told is not None and (not told or not all(name in REASONING_FIELDS for name in told)):
@@ -95,6 +99,7 @@ def _telling(fields: Fields, options: Options) -> ChatTelling:
         reasoning=names if fields.flag("include_reasoning", default=True) else (),
         labels=read_labels(fields),
         token_ids=options.showing.token_ids,
+        extras=extras,
     )
 
 

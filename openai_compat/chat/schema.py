@@ -5,6 +5,7 @@ from openai_compat.chat.prompting import PROMPTING_FIELDS
 from openai_compat.context import TRUNCATION_FIELDS
 from openai_compat.conversation.formats import FORMAT_FIELDS
 from openai_compat.conversation.tools import TOOL_FIELDS, read_calls
+from openai_compat.engine_extras import EXTRAS_FIELDS
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, describe, wrong
 from openai_compat.options import OPTION_FIELDS
@@ -21,6 +22,7 @@ ACTED_ON = (
     | LABEL_FIELDS
     | PROMPTING_FIELDS
     | TRUNCATION_FIELDS
+    | EXTRAS_FIELDS
     | TOOL_FIELDS
     | FORMAT_FIELDS
     | {

@@ -1,10 +1,11 @@
 """Chat frames and answers: chat.completion.chunk and chat.completion, keys in OpenAI's order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openai_compat.chat.labels import NO_LABELS, Labels
 from openai_compat.choice import Ending, Piece
+from openai_compat.engine_extras import NO_EXTRAS, Extras
 from openai_compat.errors import ErrorReply
 from openai_compat.identity import Identity
 from openai_compat.job import Usage
@@ -28,6 +29,7 @@ class ChatTelling:
     reasoning: tuple[str, ...] = REASONING_FIELDS[:1]  # the fields that tell it; none: it is cut
     labels: Labels = NO_LABELS
     token_ids: bool = False
+    extras: Extras = NO_EXTRAS
 
 
 class ChatShape:
@@ -68,8 +70,8 @@ class ChatShape:
         frames = [event(self._chunk(index, first, piece))]
         return b"".join(frames + [event(self._chunk(index, delta)) for delta in rest])
 
-    def closing(self, index: int, reason: Ending) -> bytes:
-        return event(self._chunk(index, {}, reason=reason))
+    def closing(self, index: int, reason: Ending, extras: Mapping[str, str] | None) -> bytes:
+        return event(self._chunk(index, {}, reason=reason, extras=extras))
 
     def ending(self, usage: Usage) -> bytes:
         if not self._telling.include_usage:
@@ -121,6 +123,7 @@ class ChatShape:
             "index": index,
             "message": self._message(piece),
             **self._beside(piece, piece.finish),
+            **self._telling.extras.told(piece.extras),
         }
 
     def _beside(self, piece: Piece, reason: Ending | None) -> dict[str, object]:
@@ -167,8 +170,10 @@ class ChatShape:
         piece: Piece = _NOTHING,
         *,
         reason: Ending | None = None,
+        extras: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
         choice = {"index": index, "delta": delta, **self._beside(piece, reason)}
+        choice |= self._telling.extras.told(extras)
         chunk = {**self._head(), "choices": [choice]}
         if self._telling.include_usage:
             chunk["usage"] = None

@@ -14,6 +14,7 @@ from openai_compat.context import TokenLimit, Truncation, fit, prompt_tokens, re
 from openai_compat.conversation.ask import Constraint
 from openai_compat.conversation.constraint import format_constraint, with_grammar
 from openai_compat.conversation.formats import read_format
+from openai_compat.engine_extras import Extras, read_extras
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields, wrong
 from openai_compat.identity import Identity, identity
@@ -49,6 +50,7 @@ class _Asked:
     logprobs: int | None  # as they are told
     prompt_logprobs: int | None
     constraint: Constraint | None
+    extras: Extras
 
     @property
     def scores(self) -> bool:
@@ -74,6 +76,8 @@ def lower_completion(body: dict[str, object], model: ServedModel, call: CallCont
     refuse_unsupported(fields, UNSUPPORTED)
     asked = _read(fields, model, call)
     prompts = read_prompts(fields, model, truncated=asked.truncation is not None)
+    if asked.extras.asked and len(prompts) > 1:
+        raise wrong("prompt", "one prompt, where the engine is handed extras", prompts)
     call = salted(fields, call)
     lowered = [_lower(prompt, place, asked, model, call) for place, prompt in enumerate(prompts)]
     requests = tuple(prompt.request for prompt in lowered)
@@ -124,6 +128,7 @@ def _read(fields: Fields, model: ServedModel, call: CallContext) -> _Asked:
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         constraint=constraint,
+        extras=read_extras(fields, model),
     )
 
 
@@ -178,6 +183,10 @@ def _lower(
         n=asked.best_of,
         priority=asked.options.priority,
         cache_salt=call.cache_salt,
+        tenant=call.tenant,
+        weight=call.weight,
+        adapter=model.adapter,
+        extras=asked.extras.asked,
     )
     return _Lowered(request, _echo(prompt, tokens, asked, model))
 
@@ -236,6 +245,7 @@ def _shape(
         echoes=[prompt.echo for prompt in lowered] if asked.echo else (),
         echo_logprobs=asked.logprobs if asked.echo else None,
         prompt_logprobs=asked.prompt_logprobs,
+        extras=asked.extras,
     )
     return CompletionShape(answer, model.tokenizer, prompts, telling)
 

@@ -2,6 +2,7 @@
 
 from openai_compat.context import TRUNCATION_FIELDS, check_length
 from openai_compat.conversation.formats import FORMAT_FIELDS
+from openai_compat.engine_extras import EXTRAS_FIELDS
 from openai_compat.fields import Fields, wrong
 from openai_compat.guides import check_tokens
 from openai_compat.options import OPTION_FIELDS
@@ -15,6 +16,7 @@ ACTED_ON = (
     SAMPLING_FIELDS
     | OPTION_FIELDS
     | TRUNCATION_FIELDS
+    | EXTRAS_FIELDS
     | FORMAT_FIELDS
     | {
         "add_special_tokens",

@@ -1,11 +1,12 @@
 """Text completion frames and answers: both are text_completion objects, keys in OpenAI's order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engines.api import TokenLogprobs
 from engines.text.tokenizer import Tokenizer
 from openai_compat.choice import Ending, Piece
+from openai_compat.engine_extras import NO_EXTRAS, Extras
 from openai_compat.errors import ErrorReply
 from openai_compat.identity import Identity
 from openai_compat.job import Usage
@@ -35,6 +36,7 @@ class CompletionTelling:
     echoes: Sequence[str] = ()  # the text of each prompt, where it is to be told
     echo_logprobs: int | None = None  # so many likely tokens each, beside the echo
     prompt_logprobs: int | None = None  # so many in vLLM's shape; the engine gives the larger
+    extras: Extras = NO_EXTRAS
 
 
 class CompletionShape:
@@ -75,11 +77,12 @@ class CompletionShape:
             frames = event(self._opened(index, self._echoed(index, piece.prompt)))
         if piece.entries or piece.tokens:
             logprobs = legacy_logprobs(piece.entries, self._name) if piece.entries else None
-            return frames + event(self._chunk(index, piece.text, piece, logprobs=logprobs))
+            return frames + event(self._chunk(index, piece.text, piece, logprobs))
         return frames + self.text(index, piece.text) if piece.text else frames
 
-    def closing(self, index: int, reason: Ending) -> bytes:
-        return event(self._chunk(index, "", reason=reason))
+    def closing(self, index: int, reason: Ending, extras: Mapping[str, str] | None) -> bytes:
+        choice = self._choice(index, "", _NOTHING, None, reason)
+        return event(self._around(choice | self._telling.extras.told(extras)))
 
     def ending(self, usage: Usage) -> bytes:
         if not self._telling.include_usage:
@@ -125,7 +128,8 @@ class CompletionShape:
             told = self._prompt(index).logprobs(likely)
         text = self._echo(index) + piece.text
         choice = self._choice(index, text, piece, logprobs, piece.finish)
-        return choice | self._prompt(index).ids() | told
+        extras = self._telling.extras.told(piece.extras)
+        return choice | self._prompt(index).ids() | told | extras
 
     def _head(self) -> dict[str, object]:
         return {
@@ -141,11 +145,9 @@ class CompletionShape:
         index: int,
         text: str,
         piece: Piece = _NOTHING,
-        *,
         logprobs: LegacyLogprobs | None = None,
-        reason: Ending | None = None,
     ) -> dict[str, object]:
-        return self._around(self._choice(index, text, piece, logprobs, reason))
+        return self._around(self._choice(index, text, piece, logprobs, None))
 
     def _around(self, choice: dict[str, object]) -> dict[str, object]:
         chunk = {**self._head(), "choices": [choice]}

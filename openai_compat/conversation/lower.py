@@ -5,7 +5,7 @@ The one lowering of every dialect: template, tokens, context, parser.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.api import GenerationRequest, RequestId, Sampling
 from openai_compat.choice import Choice, Ending
@@ -39,6 +39,7 @@ class Ask:
     truncation: Truncation | None = None
     special: bool = False  # the tokenizer adds its own special tokens to the template's
     separate_reasoning: bool = True  # else it stays in the content, as the model writes it
+    extras: Mapping[str, str] = field(default_factory=dict)  # as in GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ def lower_conversation(
         n=ask.n,
         priority=ask.priority,
         cache_salt=call.cache_salt,
+        tenant=call.tenant,
+        weight=call.weight,
+        adapter=model.adapter,
+        extras=ask.extras,
     )
     after = request.prompt if conversation.continue_final else ()
     choices = tuple(

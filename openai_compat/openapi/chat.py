@@ -7,6 +7,7 @@ from openai_compat.chat.schema import KNOWN, MAX_MESSAGES, UNSUPPORTED
 from openai_compat.chat.stream import REASONING_FIELDS
 from openai_compat.conversation.thinking import EFFORTS
 from openai_compat.openapi.generation import (
+    EXTRAS,
     FIELDS,
     OBFUSCATION,
     PROMPT_IDS,
@@ -29,6 +30,7 @@ from openai_compat.openapi.shapes import (
     text,
     words,
 )
+from openai_compat.openapi.streams import resuming
 from openai_compat.sampling import MAX_TOKENS
 
 _MODEL = "penstock-tiny"
@@ -179,8 +181,9 @@ SCHEMAS: dict[str, Schema] = {
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
                         "token_ids": TOKEN_IDS,
+                        **EXTRAS,
                     },
-                    maybe=("token_ids",),
+                    maybe=("token_ids", *EXTRAS),
                 )
             ),
             "usage": ref("Usage"),
@@ -202,8 +205,9 @@ SCHEMAS: dict[str, Schema] = {
                         "logprobs": _LOGPROBS,
                         "finish_reason": nullable(FINISH),
                         "token_ids": TOKEN_IDS,
+                        **EXTRAS,
                     },
-                    maybe=("token_ids",),
+                    maybe=("token_ids", *EXTRAS),
                 )
             ),
             "usage": nullable(ref("Usage")),
@@ -288,5 +292,8 @@ PATHS: dict[str, Schema] = {
                 SSE: events(ref("ChatCompletionChunk"), _STREAM),
             },
         )
-    }
+    },
+    "/v1/chat/completions/{stream_id}/stream": resuming(
+        "resumeChatCompletion", "Chat", "ChatCompletionChunk", _STREAM
+    ),
 }

@@ -3,6 +3,7 @@
 from openai_compat.completions.lower import DEFAULT_MAX_TOKENS, MAX_BEST_OF, MAX_LOGPROBS
 from openai_compat.completions.schema import KNOWN, MAX_PROMPTS, UNSUPPORTED
 from openai_compat.openapi.generation import (
+    EXTRAS,
     FIELDS,
     OBFUSCATION,
     PROMPT_IDS,
@@ -24,6 +25,7 @@ from openai_compat.openapi.shapes import (
     text,
     words,
 )
+from openai_compat.openapi.streams import resuming
 from openai_compat.sampling import MAX_TOKENS
 
 _MODEL = "penstock-tiny"
@@ -69,8 +71,9 @@ _CHOICE = {
     "token_ids": TOKEN_IDS,
     "prompt_token_ids": PROMPT_IDS,
     "prompt_logprobs": PROMPT_LOGPROBS,
+    **EXTRAS,
 }
-_ASKED_FOR = ("token_ids", "prompt_token_ids", "prompt_logprobs")
+_ASKED_FOR = ("token_ids", "prompt_token_ids", "prompt_logprobs", *EXTRAS)
 _HEAD = {
     "id": text(),
     "object": words("text_completion"),
@@ -149,5 +152,8 @@ PATHS: dict[str, Schema] = {
                 SSE: events(ref("CompletionChunk"), _STREAM),
             },
         )
-    }
+    },
+    "/v1/completions/{stream_id}/stream": resuming(
+        "resumeCompletion", "Completions", "CompletionChunk", _STREAM
+    ),
 }

@@ -1,6 +1,7 @@
 """The fields that chat and text completions share: sampling, stops, streaming, labels, usage."""
 
 from openai_compat.cache_salt import MAX_SALT_CHARS
+from openai_compat.engine_extras import EXTRAS_FIELDS, MAX_EXTRAS
 from openai_compat.guides import MAX_BAD_WORD_BYTES, MAX_BAD_WORDS
 from openai_compat.openapi.shapes import (
     Schema,
@@ -87,6 +88,16 @@ FIELDS: dict[str, Schema] = {
         "A prefix cache of its own, within yours.", minLength=1, maxLength=MAX_SALT_CHARS
     ),
     "session_id": text("A label of yours.", maxLength=512),
+    "engine_extras": {
+        "type": "object",
+        "additionalProperties": {"type": "object"},
+        "maxProperties": MAX_EXTRAS,
+        "description": "Only for the engine, where the server takes it (--engine-extras).",
+    },
+    "disaggregated_params": {
+        "type": "object",
+        "description": "TensorRT-LLM's phases; the same as trtllm.disaggregated in engine_extras.",
+    },
     "response_format": {"description": "The form of the answer: text, or JSON as a schema says."},
     "structured_outputs": {"type": "object", "description": "The form, in vLLM's words."},
     "structural_tag": {"type": "object", "description": "Free text with formed parts in it."},
@@ -118,6 +129,10 @@ PROMPT_LOGPROBS = items(
     "For each token of the prompt but the first: token id to how likely it was.",
 )
 OBFUSCATION = text("Letters that mean nothing.")
+EXTRAS: dict[str, Schema] = {
+    name: {"type": "object", "description": "What the engine answers to the same field."}
+    for name in sorted(EXTRAS_FIELDS)
+}
 
 SCHEMAS: dict[str, Schema] = {
     "Usage": answer(

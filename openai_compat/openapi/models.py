@@ -23,8 +23,10 @@ SCHEMAS: dict[str, Schema] = {
             "max_model_len": integer(1, None, "Tokens of prompt and output together."),
             "purposes": items(words("generate", "embed", "rank"), "What requests may ask of it."),
             "embedding_size": integer(1, None, "Numbers in a vector, where it embeds."),
+            "root": text("The model that it is a LoRA adapter of."),
+            "parent": text("The same."),
         },
-        maybe=("embedding_size",),
+        maybe=("embedding_size", "root", "parent"),
     ),
     "ModelList": answer({"object": words("list"), "data": items(ref("Model"))}),
 }

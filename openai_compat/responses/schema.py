@@ -1,6 +1,7 @@
 """The fields of a response request: what is known, what is neutral, what is refused."""
 
 from openai_compat.conversation.formats import FORMAT_FIELDS
+from openai_compat.engine_extras import EXTRAS_FIELDS
 from openai_compat.fields import wrong
 from openai_compat.sampling import SAMPLING_FIELDS
 from openai_compat.unsupported import ENGINE_EXTENSIONS, Neutral, unsupported
@@ -45,18 +46,22 @@ ACTED_ON = (SAMPLING_FIELDS - {"prompt_logprobs"}) | {
 }
 
 # What other routes call it, or only they have: the answer would not be as asked.
-_ELSEWHERE = FORMAT_FIELDS | {
-    "enable_thinking",
-    "function_call",
-    "functions",
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "reasoning_effort",
-    "thinking_budget",
-    "thinking_token_budget",
-    "verbosity",
-}
+_ELSEWHERE = (
+    FORMAT_FIELDS
+    | EXTRAS_FIELDS
+    | {
+        "enable_thinking",
+        "function_call",
+        "functions",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "reasoning_effort",
+        "thinking_budget",
+        "thinking_token_budget",
+        "verbosity",
+    }
+)
 
 UNSUPPORTED: Neutral = {
     **ENGINE_EXTENSIONS,

@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from openai_compat.anthropic import schema
 from openai_compat.anthropic.errors import error_object
 from openai_compat.errors import ErrorReply

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from gateway.setting_kinds import Secret
 from tests.support.live import MODEL, eventually, ledger_opener, live, test_settings
 from tests.support.messages import WEATHER

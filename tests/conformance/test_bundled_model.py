@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from gateway.settings import Settings
 from openai_compat.chat.lower import lower_chat
 from openai_compat.served import CallContext

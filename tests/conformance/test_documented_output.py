@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
 from gateway.model_syntax import AUTO
+from gateway.opening import open_engine
 from tests.support.live import live, test_settings
 
 DOC = Path(__file__).parents[2] / "docs" / "structured-output.md"

@@ -4,7 +4,7 @@ import openai
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from gateway.setting_kinds import Secret
 from tests.support.live import MODEL, live, test_settings
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from gateway.setting_kinds import Secret
 from tests.support.live import MODEL, chat, eventually, live, test_settings
 

@@ -14,7 +14,7 @@ from openai import pydantic_function_tool
 from pydantic import BaseModel, Field
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from tests.support.live import MODEL, eventually, live, test_settings
 
 BUNDLED = (penstock_tiny() / "model.safetensors").exists()

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from tests.support.live import MODEL, live, test_settings
 
 pytestmark = pytest.mark.skipif(

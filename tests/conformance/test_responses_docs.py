@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
 from gateway.model_syntax import AUTO
+from gateway.opening import open_engine
 from openai_compat.responses import schema
 from tests.support.live import live, test_settings
 from tests.support.routes import api_routes

@@ -279,9 +279,17 @@ def test_version_and_help_are_quick_and_light():
     assert run.stdout.decode().strip() == "[]"
 
 
-def test_the_gateway_itself_imports_no_torch():
-    """Only a chosen engine does: a gateway of remote workers never pays for it."""
-    code = "import sys, gateway.serve; print({'torch', 'transformers'} & set(sys.modules))"
+@pytest.mark.parametrize("entry", ["serve", "front"])
+def test_the_gateway_itself_imports_no_torch(entry):
+    """Only a process that computes does: all that a gateway imports, even when it is used."""
+    code = (
+        f"import sys; from gateway.serve import {entry};"
+        "import gateway.config, gateway.listener, gateway.cli;"
+        "from engines.bundled import penstock_tiny;"
+        "from gateway.model_directory import read_text_side; read_text_side(penstock_tiny());"
+        "heavy = {'torch', 'transformers', 'tensorrt_llm', 'gateway.opening'};"
+        "print(heavy & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert run.stdout.decode().strip() == "set()"
 

@@ -166,12 +166,19 @@ def test_every_reading_gives_what_it_promises(http, path):
     """With the examples of its parameters in place."""
     operation = OPERATIONS["GET", path]
     for parameter in operation.get("parameters", ()):
-        if parameter["in"] == "query":
+        if parameter["in"] != "path":
             continue
         path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
     if "{response_id}" in path or "resp_" in path:
         made = http.post("/v1/responses", json={"model": "penstock-tiny", "input": "Hi!"})
         path = re.sub(r"(resp_\w+|\{response_id\})", made.json()["id"], path)
+    if path.endswith("/stream"):
+        route, _, _ = path.rsplit("/", 2)
+        asked = {"model": "penstock-tiny", "prompt": "Hi!", "max_tokens": 4, "stream": True}
+        if "chat" in route:
+            asked["messages"] = [{"role": "user", "content": asked.pop("prompt")}]
+        made = http.post(route, json=asked, headers={"x-stream-durability": "replicated"})
+        path = f"{route}/{made.headers['x-stream-id']}/stream"
     with http.stream("GET", path) as response:
         assert response.status_code == 200
         kind = response.headers["content-type"].partition(";")[0]
@@ -181,6 +188,13 @@ def test_every_reading_gives_what_it_promises(http, path):
             validator(media["x-event-data"]).validate(json.loads(data.removeprefix("data: ")))
             return
         response.read()
+    if kind == "text/event-stream":
+        *events, last, _ = response.text.split("\n\n")
+        assert last == "data: [DONE]"
+        for event in events:
+            data = event.split("\n")[0].removeprefix("data: ")
+            validator(media["x-event-data"]).validate(json.loads(data))
+        return
     given = response.json() if kind == "application/json" else response.text
     validator(media["schema"]).validate(given)
 

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from engines.bundled import penstock_tiny
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from tests.support.live import MODEL, live, test_settings
 from tests.support.validity import judged, schema_cases, tool_cases
 

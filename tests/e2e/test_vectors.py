@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from engines.ledger import ledger_vector
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from tests.support.live import MODEL, Raw, chat, eventually, live, test_settings
 from tests.support.tiny_encoders import ENCODERS, RERANKERS, encoder_dir
 from tests.support.vectors import true_logits, true_vectors

@@ -77,7 +77,7 @@ def test_importing_the_gateway_loads_no_tensor_library():
     light = [m for m in modules() if not m.startswith("engines.torch")]
     code = (
         f"import importlib, sys\nfor m in {light!r}: importlib.import_module(m)\n"
-        "heavy = {'torch', 'transformers', 'tensorrt_llm', 'openai'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'tensorrt_llm', 'vllm', 'openai'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
     done = subprocess.run(

@@ -113,11 +113,11 @@ def _youngest_first(line, sequence):
 
 
 def _hit_covers_the_last_token(scheduler, sequence):
-    return scheduler.pool.match(sequence.namespace, sequence.log)
+    return scheduler.pool.match(sequence.namespace, sequence.log), []
 
 
 def _hit_leaves_one_token(scheduler, sequence):
-    return scheduler.pool.match(sequence.namespace, sequence.log[:-1])
+    return scheduler.pool.match(sequence.namespace, sequence.log[:-1]), []
 
 
 def _hit_is_counted_twice(scheduler, head):

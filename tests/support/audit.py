@@ -34,7 +34,7 @@ def audit_scheduler(scheduler: Scheduler) -> None:
     for sequence in scheduler._running:
         for block in tables[sequence.request.id, sequence.choice]:
             assert owner.setdefault(block, sequence.namespace) == sequence.namespace
-    assert scheduler.waiting.tokens == sum(len(entry[-1].log) for entry in scheduler.waiting._heap)
+    assert scheduler.waiting.tokens == sum(len(each.log) for each in scheduler.waiting)
 
 
 def assert_quiet(scheduler: Scheduler) -> None:
@@ -43,6 +43,7 @@ def assert_quiet(scheduler: Scheduler) -> None:
     assert scheduler.running == len(scheduler.waiting) == scheduler.waiting.tokens == 0
     assert not scheduler._open
     assert not scheduler._running
+    assert not scheduler._meter.service
     lanes = scheduler._lanes
     assert not lanes.stops.any()
     assert not any(lanes._occupant)

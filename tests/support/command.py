@@ -1,4 +1,4 @@
-"""`penstock serve` in a process of its own, as an operator starts it."""
+"""`penstock serve`, or `gateway`, in a process of its own, as an operator starts it."""
 
 import os
 import re
@@ -46,9 +46,9 @@ class Served:
 
 
 @contextmanager
-def served(*arguments, **environment):
+def served(*arguments, command="serve", **environment):
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
+        [sys.executable, "-m", "gateway", command, "--port", "0", *arguments],
         cwd=ROOT,
         env=clean_environment(**environment),
         stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ from engines.ledger import LedgerRunner
 from engines.limits import Limits
 from engines.step import StepPlan, StepResult, StepRunner
 from engines.stepped import SteppedEngine
+from engines.tiers.keeper import Keeper
 
 VOCAB = 500
 
@@ -81,6 +82,7 @@ def stepped(
     runner: Callable[[Limits], StepRunner] = ledger,
     capabilities: frozenset[Capability] = frozenset({Capability.SAMPLING}),
     grammars: GrammarCompiler | None = None,
+    keeper: Keeper | None = None,
 ) -> SteppedEngine:
     """A stepped engine, not started."""
     info = EngineInfo(
@@ -92,7 +94,7 @@ def stepped(
         max_running=limits.max_running,
         capabilities=capabilities,
     )
-    return SteppedEngine(info, limits, runner(limits), grammars=grammars)
+    return SteppedEngine(info, limits, runner(limits), grammars=grammars, keeper=keeper)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 from openai_compat.amended import PADDED_TO
 from tests.support.fields import (
@@ -12,7 +13,9 @@ from tests.support.fields import (
     CHAT,
     GREEDY,
     HARMONY,
+    PHASES,
     PLAIN,
+    SPECIAL,
     TEXT,
     THINKER,
     Refused,
@@ -92,6 +95,13 @@ def grammar(job):
     sampling = job.requests[0].sampling
     assert sampling.grammar
     assert job.constraint.source == sampling.grammar
+
+
+def streamed_extras(job):
+    """On the chunk that ends the choice, and on no other."""
+    told = [c["choices"][0] for c in frames(job) if c["choices"]]
+    assert [c.get("engine_extras") for c in told if c["finish_reason"]] == [{"own": {"a": 1}}]
+    assert not any("engine_extras" in c for c in told if not c["finish_reason"])
 
 
 def thinks(budget):
@@ -492,6 +502,29 @@ WORKS = (
     Works("ebnf", 'start: "a"', grammar),
     Works("structured_outputs", {"regex": "a+"}, grammar),
     Works("structural_tag", TAG, grammar),
+    # For the engine alone
+    Works("engine_extras", {}, same_text, model=replace(PLAIN, takes_extras=True)),
+    Works(
+        "engine_extras",
+        {"own": {"a": [1, None]}},
+        all_of(
+            requests(extras={"own": '{"a":[1,null]}'}),
+            tells(engine_extras={"own": {"a": [1, None]}}),
+        ),
+        model=SPECIAL,
+    ),
+    Works("engine_extras", {PHASES: {}}, tells(engine_extras={PHASES: {}}), model=SPECIAL),
+    Works("engine_extras", {"own": {"a": 1}}, streamed_extras, model=SPECIAL, more=STREAM),
+    Works(
+        "disaggregated_params",
+        {"request_type": "context_only"},
+        all_of(
+            requests(extras={PHASES: '{"request_type":"context_only"}'}),
+            tells(disaggregated_params={"request_type": "context_only"}),
+            lambda job: equal("engine_extras" in choice(job), False),
+        ),
+        model=SPECIAL,
+    ),
     # Labels
     Works("user", "u" * 512, same_text),
     Works("session_id", "s", same_text),
@@ -591,6 +624,25 @@ REFUSED = (
     Refused("truncate_prompt_tokens", -2),
     Refused("truncate_prompt_tokens", ROOM + 1),
     Refused("truncation_side", "middle"),
+    Refused("engine_extras", {}, "engine_extras_not_enabled"),
+    Refused("engine_extras", {"own": {}}, "engine_extras_not_enabled"),
+    Refused("disaggregated_params", {}, "engine_extras_not_enabled"),
+    Refused("engine_extras", [], model=SPECIAL),
+    Refused("engine_extras", {str(at): {} for at in range(9)}, model=SPECIAL),
+    Refused("engine_extras", {"own": 1}, param="engine_extras.own", model=SPECIAL),
+    Refused("engine_extras", {"x": {}}, LACKING, param="engine_extras.x", model=SPECIAL),
+    Refused("engine_extras", {"a b\n": {}}, LACKING, param="engine_extras", model=SPECIAL),
+    Refused("disaggregated_params", "x", model=SPECIAL),
+    Refused("disaggregated_params", {}, LACKING, model=replace(PLAIN, takes_extras=True)),
+    Refused("disaggregated_params", {}, model=SPECIAL, more={"engine_extras": {PHASES: {}}}),
+    Refused(
+        "engine_extras",
+        {"own": {}},
+        param="prompt",
+        on=ONLY_TEXT,
+        model=SPECIAL,
+        more={"prompt": ["a", "b"]},
+    ),
     Refused("cache_salt", ""),
     Refused("cache_salt", "x" * 1025),
     Refused("add_generation_prompt", 1, on=ONLY_CHAT),
@@ -679,6 +731,7 @@ _UNBUILT = {
     "guided_decoding_backend": "x", "guided_whitespace_pattern": " ", "images_config": {"a": 1},
     "kv_transfer_params": {}, "length_penalty": 2, "logits_processors": ["x"],
     "logprob_token_ids": [1], "lora_path": "x", "ngram_corpus_id": "x", "prompt_embeds": "x",
+    "lora_request": {"lora_name": "x", "lora_int_id": 1, "lora_path": "/x"},
     "repetition_detection": {}, "request_id": "x", "return_cached_tokens_details": True,
     "return_hidden_states": "last", "return_meta_info": True, "return_mm_kwargs": False,
     "return_prompt_token_ids": True, "return_routed_experts": True, "return_token_offsets": True,

@@ -1,7 +1,7 @@
 """Rows of the table of request fields: what a value does to a call, seen from outside of it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines.api import Finish, FinishReason, TokenEvent, TokenLogprobs
 from openai_compat.chat.lower import lower_chat
@@ -11,6 +11,7 @@ from openai_compat.output.registry import reasoning_syntaxes, tool_syntaxes
 from tests.support.tokenizers import CALL, CHATML, EOS, byte_level, served_model
 
 CHAT, TEXT = "chat", "completions"
+PHASES = "trtllm.disaggregated"
 BOTH = (CHAT, TEXT)
 PLAIN = served_model()
 BOS_FIRST = served_model(backend=byte_level(bos=True))
@@ -25,6 +26,9 @@ HARMONY = served_model(
     syntax=ModelSyntax(reasoning_syntaxes()["harmony"], tool_syntaxes()["harmony"])
 )
 GREEDY = served_model(capabilities=())
+SPECIAL = replace(
+    PLAIN, takes_extras=True, info=replace(PLAIN.info, extras=frozenset({"own", PHASES}))
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def ids(text):
 
 
 def events(job, said="hello world", *, stop=True):
-    """What an engine might say, one token an event, with what the job asks to be told."""
+    """What an engine might say, one token an event, with what the job asks to be told.
+
+    Extras are answered with themselves, at the end.
+    """
     tokens = ids(said) + ([ids(EOS)[0]] if stop else [])
     for number, request in enumerate(job.requests):
         asked = request.sampling
@@ -91,6 +98,7 @@ def events(job, said="hello world", *, stop=True):
                 if place == len(tokens) - 1:
                     reason = FinishReason.STOP if stop else FinishReason.LENGTH
                     event.finish = Finish(reason, len(tokens), token if stop else None)
+                    event.extras = dict(request.extras) or None
                 yield number, event
 
 

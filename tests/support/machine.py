@@ -4,7 +4,7 @@ The ledger says what each request must answer, from its tokens alone; the machin
 aborts and clears in any order and compares. See docs/testing.md for the list of invariants.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -84,7 +84,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             vocab_size=VOCAB,
             ageing_steps=ageing,
         )
-        self.scheduler = Scheduler(self.limits, BlockPool(blocks, size))
+        self.scheduler = Scheduler(self.limits, BlockPool(blocks, size), tiers=self.tiers())
         self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB, grammars=letters())
         self.tracked: dict[str, Tracked] = {}
         self.ended: set[tuple[str, int]] = set()  # choices that owe nothing more
@@ -93,6 +93,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.count = 0
         self.broken = False
 
+    def tiers(self):
+        """Slower tiers for what is evicted: none here."""
+
     @rule(
         target=live,
         prompt=prompts,
@@ -100,10 +103,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         n=st.sampled_from([1, 1, 2, 3]),
         priority=st.integers(-1, 1),
         salt=st.sampled_from([b"", b"", b"other"]),
+        whose=st.sampled_from([(b"", 1.0), (b"", 1.0), (b"a", 0.5), (b"b", 3.0)]),
     )
-    def add(self, prompt, sampling, n, priority, salt):
+    def add(self, prompt, sampling, n, priority, salt, whose):
         rid = RequestId(f"r{self.count}")
         request = GenerationRequest(rid, tuple(prompt), sampling, n, priority, salt)
+        request = replace(request, tenant=whose[0], weight=whose[1])
         try:
             self.limits.check(request)
         except InvalidRequest:
@@ -115,6 +120,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         steps = self.scheduler.counters.steps
         tracked = Tracked(request, self.count, steps, want, [[] for _ in range(n)])
         tracked.open = set(range(n))
+        self.tracked[rid] = tracked
+        self.count += 1
+        self.scheduler.add(request)
+        return rid
+
+    @rule(target=live, prompt=prompts, sampling=samplings, data=st.data())
+    def go_on(self, prompt, sampling, data):
+        """One choice of several goes on behind what another engine has emitted of it."""
+        rid, n = RequestId(f"r{self.count}"), data.draw(st.integers(1, 3))
+        choice = data.draw(st.integers(0, n - 1))
+        want = ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice, grammars=letters())
+        cut = data.draw(st.integers(0, len(want) - 1))
+        emitted = [tuple(want[:cut]) if each == choice else None for each in range(n)]
+        request = GenerationRequest(rid, tuple(prompt), sampling, n, emitted=tuple(emitted))
+        try:
+            self.limits.check(request)
+        except InvalidRequest:
+            return rid
+        steps = self.scheduler.counters.steps
+        tracked = Tracked(request, self.count, steps, [want] * n, [want[:cut]] * n)
+        tracked.open = {choice}
         self.tracked[rid] = tracked
         self.count += 1
         self.scheduler.add(request)
@@ -148,7 +174,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_gone(self, choices):
         """Nothing of these is held or waits (I9)."""
-        line = {(e[-1].request.id, e[-1].choice) for e in self.scheduler.waiting._heap}
+        line = {(e.request.id, e.choice) for e in self.scheduler.waiting}
         left = choices & (line | set(self.scheduler.tables()))
         assert not left, "an aborted choice is still there"
 
@@ -165,7 +191,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.broken = True  # until the step is through: teardown must not hide what failed first
         before = dict(self.scheduler.tables())
         preempted = self.scheduler.counters.preemptions
-        line = [entry[-1] for entry in self.scheduler.waiting._heap if entry[-1].admitted]
+        line = [each for each in self.scheduler.waiting if each.admitted]
+        line = [each for each in line if not each.displaced]
         plan = self.scheduler.plan()
         self._check_returns(line)
         self._check_plan(plan)
@@ -211,11 +238,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not count:
             return
         running = {(s.request.id, s.choice): s for s in self.scheduler._running}
-        waiting = {(e[-1].request.id, e[-1].choice): e[-1] for e in self.scheduler.waiting._heap}
+        waiting = {(e.request.id, e.choice): e for e in self.scheduler.waiting}
         victims = [waiting[key] for key in before if key in waiting]
         kept = [running[key] for key in before if key in running]
         for victim in victims:
             for sequence in kept:
+                other = victim.account != sequence.account
+                if victim.displaced and (other or len(sequence.group) > len(victim.group)):
+                    continue  # for another tenant: the least senior of those that free no more
                 assert _seniority(victim) > _seniority(sequence), "a senior was preempted"
 
     def _check_returns(self, line):
@@ -231,17 +261,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         return (aged, sequence.arrival, sequence.choice)
 
     def _check_admissions(self, plan):
-        """No request is admitted while one that should go first still waits (no overtaking)."""
+        """No request is admitted while one of its tenant that should go first still waits."""
         running = {s.request.id: s for s in self.scheduler._running}
         fresh = [t for t in self.tracked.values() if not t.admitted and t.request.id in running]
-        line = [entry[-1] for entry in self.scheduler.waiting._heap]
+        line = list(self.scheduler.waiting)
         for tracked in fresh:
             tracked.admitted = True
             self._count_hit(tracked, running[tracked.request.id])
             for sequence in line:
                 other = self.tracked.get(sequence.request.id)
-                assert other is None or not other.admitted, "a newcomer went before a preempted one"
-                assert other is None or self._turn(tracked) < self._turn(other), "overtaken"
+                preempted = sequence.admitted and not sequence.displaced
+                assert not preempted, "a newcomer went before a preempted one"
+                if (
+                    other is not None
+                    and not other.admitted
+                    and other.request.tenant == tracked.request.tenant
+                ):
+                    assert self._turn(tracked) < self._turn(other), "overtaken"
         counters = self.scheduler.counters
         assert (counters.prefix_hit_tokens, counters.prefix_query_tokens) == (self.hits, self.asked)
         self._check_work_conserving(plan)
@@ -249,7 +285,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _count_hit(self, tracked, sequence):
         """What is reported as cached is what lay computed in the table at admission (I8)."""
         lane, lanes = sequence.lane, self.scheduler._lanes
-        assert sequence.cached == lanes.sealed[lane] * self.limits.block_size
+        found = (
+            lanes.sealed[lane] * self.limits.block_size
+        )  # emitted tokens too, of one that goes on
+        assert sequence.cached == min(found, sequence.prompt_len)
         self.hits += sequence.cached
         self.asked += len(tracked.request.prompt)
 
@@ -259,7 +298,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_work_conserving(self, plan):
         """The head of the line waits only for a lane, for blocks, or for budget (I10)."""
-        head = self.scheduler.waiting.head()
+        head = self.scheduler.waiting.head(self.scheduler.counters.steps)
         if head is None or self.limits.tokens_per_step - plan.rows < 3:
             return
         hit = self.scheduler.pool.match(head.namespace, head.log[:-1])

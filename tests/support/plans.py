@@ -1,7 +1,7 @@
 """Hand-made step plans: sequences over shuffled blocks and a driver without any policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -105,11 +105,12 @@ class Driver:
             starts=starts,
         )
 
-    def step(self, runs: Sequence[Run], *, forks: Sequence[Seq] = (), copies=()) -> None:
+    def step(
+        self, runs: Sequence[Run], *, forks: Sequence[Seq] = (), copies=(), restores=()
+    ) -> None:
         """Plan, run, and append each sampled token to its sequence."""
-        result = self.runner.collect(
-            self.runner.launch(self.plan(runs, forks=forks, copies=copies))
-        )
+        plan = replace(self.plan(runs, forks=forks, copies=copies), restores=restores)
+        result = self.runner.collect(self.runner.launch(plan))
         sampled = [run.seq for run in runs if run.rows == run.seq.pending] + list(forks)
         for run in runs:
             run.seq.computed += run.rows

@@ -34,8 +34,9 @@ _SGLANG_CHAT = """
     return_prompt_token_ids return_meta_info task separate_reasoning stream_reasoning
     max_dynamic_patch min_dynamic_patch use_audio_in_video input_ids continue_final_message
 """
+_TRTLLM = "lora_request disaggregated_params"  # what trtllm-serve's clients send to workers
 
 RIVALS = {
-    "chat": set(f"{_VLLM} {_VLLM_CHAT} {_SGLANG} {_SGLANG_CHAT}".split()),
-    "completions": set(f"{_VLLM} {_VLLM_TEXT} {_SGLANG}".split()),
+    "chat": set(f"{_VLLM} {_VLLM_CHAT} {_SGLANG} {_SGLANG_CHAT} {_TRTLLM}".split()),
+    "completions": set(f"{_VLLM} {_VLLM_TEXT} {_SGLANG} {_TRTLLM}".split()),
 }

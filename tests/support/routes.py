@@ -7,7 +7,9 @@ from time import monotonic
 from starlette.routing import Route
 
 from gateway.app import create_app
+from gateway.claims import MemoryClaims
 from gateway.lifecycle import Lifecycle
+from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -25,7 +27,8 @@ class ApiRoute:
 
 def api_routes():
     """Every method of every route, in the order of the application."""
-    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic)
+    limiter, claims = MemoryLimiter(monotonic), MemoryClaims()
+    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic, limiter, claims)
     return [
         ApiRoute(method, route.path)
         for route in _flat(edge._app.router.routes)

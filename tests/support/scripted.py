@@ -7,9 +7,9 @@ from functools import partial
 
 from engines.api import Capability, EngineInfo
 from engines.errors import EngineDied
-from gateway.bootstrap import Opened
 from gateway.kv_budget import KvBudget, KvNeed
 from gateway.model_directory import read_text_side
+from gateway.opened import Opened
 from openai_compat.output.model_syntax import ModelSyntax
 from openai_compat.output.registry import reasoning_syntaxes, tool_syntaxes
 from tests.support.fake_engine import FakeEngine

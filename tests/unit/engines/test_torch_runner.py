@@ -145,7 +145,7 @@ def test_bfloat16_is_as_close_to_the_truth_as_transformers_own(loaded):
     assert (found - truth).abs().mean() < 1.3 * (theirs - truth).abs().mean()
 
 
-@pytest.mark.parametrize(
+DEVICES = pytest.mark.parametrize(
     "device",
     [
         "cpu",
@@ -158,6 +158,31 @@ def test_bfloat16_is_as_close_to_the_truth_as_transformers_own(loaded):
         ),
     ],
 )
+
+
+@DEVICES
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_that_move_are_what_they_were(device, dtype):
+    """A sequence goes on in other blocks, which were written from bytes that the first ones had."""
+    path = model_dir(by_name("llama"))
+    prompt = prompts(1, longest=20)[0]
+    stayed, moved = (driver(open_model(path, dtype=dtype, device=device)) for _ in range(2))
+    there, here = (drive.start(0, prompt) for drive in (stayed, moved))
+    for drive, seq in ((stayed, there), (moved, here)):
+        drive.step([Run(seq, len(prompt))])
+    read = moved.runner.read_blocks(here.table)
+    assert {len(content) for content in read} == {moved.runner.block_bytes}
+    others = [moved.free.pop() for _ in here.table]
+    spoilt = [np.full_like(content, 63) for content in read]
+    restores = [*zip(others, read, strict=True), *zip(here.table, spoilt, strict=True)]
+    here.table[:] = others
+    for step in range(6):
+        stayed.step([Run(there, 1)])
+        moved.step([Run(here, 1)], restores=() if step else restores)
+    assert here.generated == there.generated
+
+
+@DEVICES
 def test_a_device_says_what_transformers_says(device):
     """Chunked prompt, then decoding, greedy in float32: the same tokens on every device."""
     path = model_dir(by_name("llama"))

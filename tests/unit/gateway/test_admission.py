@@ -100,3 +100,77 @@ def test_the_drain_rate_is_right_from_the_start(rate):
     for event in range(1, int(rate * seconds) + 1):
         drain.add(1, event / rate)
     assert drain.per_second(seconds) == pytest.approx(rate, rel=0.2)
+
+
+def shared(sequences=100, tokens=1000):
+    """Where several tenants may call."""
+    return Admission(max_sequences=sequences, max_waiting_tokens=tokens, shared=True)
+
+
+def flood(gate, tenant, *, tokens=1, weight=1.0):
+    """How many calls of a tenant enter before one is refused."""
+    for count in range(10_000):
+        try:
+            gate.admit(1, tokens, now=0, tenant=tenant, weight=weight)
+        except Overloaded:
+            return count
+    raise AssertionError("nothing bounds it")
+
+
+def test_one_of_several_tenants_cannot_fill_the_queue():
+    """It may hold four times what is free; whoever comes then finds room, and so does a third."""
+    gate = shared()
+    assert flood(gate, b"first") == 80
+    assert flood(gate, b"second") == 16
+    gate.admit(1, 1, now=0, tenant=b"third")
+
+
+def test_prompts_that_wait_are_shared_as_well():
+    """Long prompts are as good a flood as many calls."""
+    gate = shared(sequences=1000)
+    assert flood(gate, b"first", tokens=10) == 80
+    gate.admit(1, 100, now=0, tenant=b"second")
+
+
+def test_the_share_goes_by_weight():
+    """Half the weight, half of what is free."""
+    gate = shared(tokens=10_000)
+    assert flood(gate, b"light", weight=0.5) == 67
+
+
+def test_a_tenant_that_has_nothing_in_flight_needs_only_room():
+    """Also for a call that is larger than its share."""
+    gate = shared()
+    flood(gate, b"first")
+    gate.admit(20, 200, now=0, tenant=b"second")
+    with pytest.raises(Overloaded):
+        gate.admit(1, 1, now=0, tenant=b"third")
+
+
+def test_a_single_tenant_may_have_all():
+    """There is nobody to keep room for."""
+    assert flood(admission(sequences=100, tokens=1000), b"only") == 100
+
+
+def test_what_a_tenant_holds_is_forgotten_when_it_ends():
+    """Counts per tenant come back to nothing, in whatever order its calls end."""
+    gate = shared()
+    tickets = [gate.admit(2, 10, now=0, tenant=b"a") for _ in range(3)]
+    gate.computed(tickets[1], 10)
+    for ticket in (tickets[1], tickets[0], tickets[0], tickets[2]):
+        gate.release(ticket, now=1)
+    assert (gate.sequences, gate.waiting_tokens, gate._held) == (0, 0, {})
+
+
+def test_workers_that_come_and_go_change_the_room():
+    """Who is in stays, also where it is more than there is room for now."""
+    made = admission(sequences=2)
+    tickets = [made.admit(1, 1, 0.0) for _ in range(2)]
+    made.resize(3)
+    tickets.append(made.admit(1, 1, 0.0))
+    made.resize(1)
+    with pytest.raises(Overloaded, match="3 of 1 sequences"):
+        made.check(0.0)
+    for ticket in tickets:
+        made.release(ticket, 1.0)
+    made.admit(1, 1, 1.0)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import gateway.terminal_chat
 from gateway.cli import app
-from gateway.settings import setting_fields
+from gateway.settings import flags_of
 from gateway.terminal_chat import ChatFailed
 
 
@@ -18,20 +18,21 @@ def helped(*arguments, columns):
     return run.output
 
 
+@pytest.mark.parametrize("command", ["serve", "gateway", "worker"])
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_every_flag_is_whole_in_help(columns):
+def test_every_flag_is_whole_in_help(command, columns):
     """A flag that is cut cannot be copied."""
-    shown = helped("serve", columns=columns).split()
-    flags = [f"--{field.name.replace('_', '-')}" for field in setting_fields()]
+    shown = helped(command, columns=columns).split()
+    flags = [f"--{field.name.replace('_', '-')}" for field in flags_of(command)]
     assert set(flags) - {"--model-dir"} <= set(shown)
-    assert "--no-metrics-public" in shown
+    assert ("--no-metrics-public" in shown) == (command != "worker")
     assert "[MODEL_DIR]" in shown
     assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(shown)
 
 
 def test_help_is_within_the_columns():
     """80 of them."""
-    for command in ((), ("serve",), ("chat",), ("check",)):
+    for command in ((), ("serve",), ("gateway",), ("worker",), ("chat",), ("check",)):
         assert max(map(len, helped(*command, columns=80).splitlines())) <= 80
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from engines.limits import Limits
-from gateway.config import ConfigError, is_loopback, read_settings
-from gateway.settings import Settings, setting_fields
+from gateway.config import (
+    ConfigError,
+    check_gateway,
+    check_worker,
+    is_loopback,
+    read_settings,
+    worker_environment,
+)
+from gateway.settings import Settings, engine_arguments, flags_of, setting_fields
 
 DOC = Path(__file__).parents[3] / "docs" / "configuration.md"
 
@@ -95,8 +102,11 @@ def test_bad_files_are_refused(yaml_file, text):
 
 
 TEXT_SETTINGS = [
-    "allowed_host", "api_key", "cors_origin", "device", "dtype", "engine", "host", "log_level",
-    "model_dir", "named_call_finish", "reasoning_parser", "served_model_name", "tool_parser",
+    "advertise", "allowed_host", "api_key", "api_key_file", "cors_origin", "device", "dtype",
+    "engine", "engine_config", "host", "kv_disk_dir", "listen",
+    "log_level", "model_dir", "named_call_finish", "reasoning_parser", "redis", "routing",
+    "served_model_name", "tool_parser", "worker", "worker_ca", "worker_cert", "worker_key",
+    "worker_token",
 ]  # fmt: skip
 
 
@@ -217,6 +227,77 @@ def test_no_refusal_quotes_a_secret():
         read(environ={"PENSTOCK_API_KEY": "sk-very secret"})
     assert "sk-very" not in str(refusal.value)
     assert "sk-k" not in repr(read({"api_key": ["sk-k"]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"worker_token": "short"}, "16 or more"),
+        ({"worker_token": "a secret with spaces"}, "without spaces"),
+        ({"worker": ["localhost"]}, "HOST:PORT or unix:PATH"),
+        ({"listen": "unix:relative"}, "HOST:PORT or unix:PATH"),
+        ({"listen": "http://h:1"}, "HOST:PORT or unix:PATH"),
+    ],
+)
+def test_impossible_addresses_and_tokens_are_refused(given, words):
+    """Before anything is bound, and without the secret."""
+    with pytest.raises(ConfigError, match=words) as refusal:
+        read(given)
+    assert "short" not in str(refusal.value)
+
+
+def test_addresses_of_workers_are_ports_or_sockets():
+    """Names, both kinds of numbers, and paths."""
+    named = ["gpu-1:8010", "10.0.0.7:1", "[::1]:8010", "unix:/run/penstock/w.sock"]
+    assert read({"worker": named}).worker == tuple(named)
+
+
+def test_gateways_and_workers_need_a_secret_in_common():
+    """Each is told what it lacks, in a sentence."""
+    token = {"PENSTOCK_WORKER_TOKEN": "0123456789abcdef"}
+    with pytest.raises(ConfigError, match="PENSTOCK_WORKER_TOKEN"):
+        check_worker(read())
+    with pytest.raises(ConfigError, match="--worker ADDRESS"):
+        check_gateway(read(environ=token))
+    with pytest.raises(ConfigError, match="given together"):
+        check_worker(read({"worker_ca": "/ca.pem"}, token))
+    for beyond in ("gpu-1:8010", "0.0.0.0:8010"):
+        with pytest.raises(ConfigError, match="beyond this machine"):
+            check_gateway(read({"worker": ["[::1]:1", beyond]}, token))
+        with pytest.raises(ConfigError, match="beyond this machine"):
+            check_worker(read({"listen": beyond}, token))
+    check_worker(read(environ=token))
+    check_gateway(read({"worker": ["127.0.0.1:1", "unix:/run/w"]}, token))
+
+
+def test_a_worker_finds_the_token_and_none_of_our_settings():
+    """API keys are not its business, and what it must know comes as flags."""
+    environ = {"PATH": "/bin", "PENSTOCK_API_KEY": "k", "PENSTOCK_CONFIG": "/etc/p.yaml"}
+    assert worker_environment("t", environ) == {"PATH": "/bin", "PENSTOCK_WORKER_TOKEN": "t"}
+
+
+def test_a_worker_gets_the_engine_that_was_chosen():
+    """The flags say the same again; what is the gateway's own is left out."""
+    given = {
+        "served_model_name": ["a", "b,c"], "engine": "ledger", "max_running": "7",
+        "model_dir": "/models/x", "port": "1", "api_key": ["k"], "replicas": "3",
+    }  # fmt: skip
+    chosen = engine_arguments(read(given))
+    assert chosen == (
+        "--served-model-name=a", "--served-model-name=b,c", "--engine=ledger", "--max-running=7",
+        "--", "/models/x",
+    )  # fmt: skip
+    assert engine_arguments(read()) == ()
+    assert engine_arguments(read({"worker_ca": "/ca.pem"})) == ()  # one machine needs no TLS
+    here = read({"model_dir": "models/x"})
+    assert engine_arguments(here) == ("--", str(Path.cwd() / "models" / "x"))
+
+
+def test_every_setting_has_a_command_that_reads_it():
+    """And the token is a flag of none: other users of a machine see flags."""
+    read_by = {entry.name for one in ("serve", "gateway", "worker") for entry in flags_of(one)}
+    assert read_by == {entry.name for entry in setting_fields()} - {"worker_token"}
+    assert len(setting_fields()) <= 60
 
 
 def test_every_setting_is_documented_as_it_is():

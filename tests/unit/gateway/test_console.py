@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from engines.api import Embeds, EngineInfo
-from gateway.bootstrap import DONE_BEFORE, Opened
-from gateway.console import StartScreen, curl_hint
+from gateway.console import DONE_BEFORE, StartScreen, curl_hint
 from gateway.kv_budget import KvBudget, KvNeed
+from gateway.opened import Opened
 from gateway.setting_kinds import Secret
 from gateway.settings import Settings
 from openai_compat.served import ServedModel

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from engines.api import Capability
-from gateway.bootstrap import open_engine
+from gateway.opening import open_engine
 from gateway.settings import Settings
 from tests.support.tokenizers import EOS, byte_level, word_pieces, write_model_dir
 

@@ -8,6 +8,7 @@ import pytest
 
 from engines.errors import EngineDied
 from gateway.admission import Admission
+from gateway.auth import Caller
 from gateway.dispatch import Dispatcher
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
@@ -47,7 +48,7 @@ class World:
         return response(call=replace(CALL, id=f"call{self.made}"), **fields)
 
     def exchange(self):
-        return Exchange("req-1", "POST", self.now, salt=TENANT)
+        return Exchange("req-1", "POST", self.now, caller=Caller(TENANT))
 
     async def background(self, **fields):
         asked = self.asked(background=True, **fields)

@@ -2,7 +2,7 @@
 
 import gc
 
-from gateway.serve import settle_memory
+from gateway.readiness import settle_memory
 
 
 def test_what_is_loaded_is_not_looked_through_again():

@@ -10,6 +10,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 import gateway
+from engines.api import EngineLoad
 from engines.errors import EngineDied, ModelRejected
 from gateway.edge import canonical
 from gateway.exchange import Exchange, request_id
@@ -271,9 +272,17 @@ def test_the_version_is_the_distributions():
 def test_every_metric_is_documented():
     """Under the name that a dashboard uses."""
     metrics = Metrics("test")
-    metrics.watch(FakeEngine().load)
+    metrics.watch(FakeEngine().load, 16)
     text = (ROOT / "docs" / "operations.md").read_text()
     names = {family.name for family in metrics.registry.collect()}
     ours = {name for name in names if name.startswith("penstock_")}
     assert len(ours) > 15
     assert not [name for name in ours if name not in text]
+
+
+def test_tokens_in_flight_are_those_in_blocks_and_those_that_wait():
+    """What more workers would take: nothing else tells a long prompt from a short one."""
+    metrics = Metrics("test")
+    load = EngineLoad(running=2, waiting=1, waiting_tokens=70, blocks_used=5, blocks_total=64)
+    metrics.watch(lambda: load, 32)
+    assert b"\npenstock_tokens_in_flight 230.0\n" in metrics.text()

@@ -93,7 +93,7 @@ def test_a_late_listener_hears_of_everything_first():
         BlockStored(two, one, tokens(3, 4).tobytes()),
     ]
     pool.take(1)
-    assert heard[2:] == [BlockRemoved(two)]
+    assert heard[2:] == [BlockRemoved(two, 1)]
 
 
 def test_names_differ_by_history_and_namespace():

@@ -1,12 +1,15 @@
 """The model list and finding models by name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from engines.api import Embeds
 from openai_compat.chat.lower import lower_chat
 from openai_compat.errors import NotFound, RequestRejected
-from openai_compat.models import card_body, find, list_body
+from openai_compat.identity import fingerprint
+from openai_compat.models import card_body, find, list_body, with_adapters
 from openai_compat.options import requested_model
 from tests.support.tokenizers import CALL, served_model
 
@@ -39,6 +42,30 @@ def test_the_list_has_every_name_once():
     assert {card["max_model_len"] for card in body["data"]} == {512}
 
 
+def test_adapters_are_models_beside_their_own():
+    """With the same text side, for text alone; the answer's fingerprint tells them apart."""
+    info = replace(MODEL.info, adapters=("poet", "clerk"), embeds=Embeds(8, normalised=True))
+    base = replace(MODEL, info=info)
+    served = with_adapters(base)
+    assert list(served) == ["org/tiny-1", "poet", "clerk"]
+    assert served["org/tiny-1"] is base
+    poet = find(served, "poet")
+    assert (poet.adapter, base.adapter, poet.base) == ("poet", "", "org/tiny-1")
+    assert poet.tokenizer is base.tokenizer
+    cards = {card["id"]: card for card in json.loads(list_body(served.values()))["data"]}
+    assert list(cards) == ["org/tiny-1", "tiny", "gpt-4o", "poet", "clerk"]
+    assert cards["poet"]["parent"] == cards["poet"]["root"] == "org/tiny-1"
+    assert cards["poet"]["purposes"] == ["generate"]
+    assert not {"parent", "root"} & cards["tiny"].keys()
+    assert len({fingerprint(model) for model in served.values()}) == 3
+
+
+def test_a_model_that_only_makes_vectors_has_no_adapters():
+    """Nothing could ask for one."""
+    info = replace(MODEL.info, adapters=("poet",), generates=False)
+    assert list(with_adapters(replace(MODEL, info=info))) == ["org/tiny-1"]
+
+
 @pytest.mark.parametrize("body", [{}, {"model": None}, {"model": 1}, {"model": ""}, {"model": []}])
 def test_a_request_must_name_its_model(body):
     """400 naming the field."""
@@ -58,9 +85,9 @@ def test_the_fingerprint_is_of_the_model_not_of_the_call():
     """Equal for equal models, different when the context differs."""
     messages = [{"role": "user", "content": "hello"}]
 
-    def fingerprint(model):
+    def told(model):
         job = lower_chat({"model": "tiny", "messages": messages, "stream": True}, model, CALL)
         return json.loads(job.renderer.begin()[6:])["system_fingerprint"]
 
-    assert fingerprint(MODEL) == fingerprint(served_model())
-    assert fingerprint(MODEL) != fingerprint(served_model(max_context=513))
+    assert told(MODEL) == told(served_model())
+    assert told(MODEL) != told(served_model(max_context=513))

@@ -9,6 +9,7 @@ from openai.types.responses import input_token_count_params, response_create_par
 from engines.api import Capability
 from openai_compat.conversation.ask import ToolMode
 from openai_compat.conversation.formats import FORMAT_FIELDS
+from openai_compat.engine_extras import EXTRAS_FIELDS
 from openai_compat.errors import RequestRejected
 from openai_compat.fields import Fields
 from openai_compat.responses import schema
@@ -143,7 +144,7 @@ WRONG = [
 
 def elsewhere():
     """Names that only other routes have."""
-    return FORMAT_FIELDS | {
+    return FORMAT_FIELDS | EXTRAS_FIELDS | {
         "enable_thinking", "function_call", "functions", "max_completion_tokens", "max_tokens",
         "messages", "reasoning_effort", "thinking_budget", "thinking_token_budget", "verbosity",
     }  # fmt: skip

@@ -1,0 +1,104 @@
+"""What the reader of a request has been told, and the request for the rest of it. Pure.
+
+Every event is checked against what was asked before it is told, so that a replica that has lost its
+mind cannot hand out two ends, a stranger's choice or tokens that nobody wanted.
+"""
+
+from dataclasses import replace
+
+from engines.api import Finish, FinishReason, GenerationRequest, TokenEvent
+
+
+class Lied(Exception):  # noqa: N818 - reads as what it is
+    """A replica said what it cannot have been asked for: nothing more of this stream counts."""
+
+
+class Progress:
+    """The open choices of one request, over all the replicas that it meets."""
+
+    def __init__(self, request: GenerationRequest, vocab_size: int) -> None:
+        self._request = request
+        self._vocab_size = vocab_size
+        logs = enumerate(request.logs)
+        self._logs = {choice: list(log) for choice, log in logs if log is not None}
+        self._waived: set[int] = set()  # ended by the reader: an event may cross that on its way
+        self._cached: dict[int, int] = {}  # by choice, as told first
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is owed."""
+        return bool(self._logs)
+
+    def waive(self, choice: int) -> None:
+        """The reader wants no more of a choice."""
+        self._waived.add(choice)
+        self._logs.pop(choice, None)
+
+    def close(self) -> None:
+        """The reader wants nothing more."""
+        self._waived |= set(self._logs)
+        self._logs.clear()
+
+    def take(self, event: TokenEvent) -> TokenEvent | None:
+        """The event as the reader may have it; None if the choice was waived. Raises Lied."""
+        log = self._logs.get(event.choice)
+        if log is None:
+            if event.choice in self._waived:
+                return None
+            raise Lied(f"an event of choice {event.choice}, which has ended or was never asked for")
+        if problem := self._problem(event, log):
+            raise Lied(problem)
+        log += event.tokens
+        if event.choice in self._cached:
+            event.prompt_logprobs = None  # told by the first replica
+        event.cached = self._cached.setdefault(event.choice, event.cached)
+        if event.finish is not None:
+            del self._logs[event.choice]
+        return event
+
+    def ends(self) -> list[TokenEvent]:
+        """The ends that a replica died before telling: the last token says them."""
+        ended = {choice: end for choice, log in self._logs.items() if (end := self._end(log))}
+        for choice in ended:
+            del self._logs[choice]
+        return [
+            TokenEvent(choice, [], self._cached.get(choice, 0), finish=end)
+            for choice, end in ended.items()
+        ]
+
+    def rest(self) -> GenerationRequest:
+        """The request for what is still owed; the whole of it where nothing has been told.
+
+        With extras it is never the fresh request: they may name a state that the engine which is
+        lost has taken already, and the next one must know that it comes second.
+        """
+        request, logs = self._request, self._logs
+        begun = len(logs) < request.n or any(logs.values())
+        if not begun and (request.needs_every_row or not request.extras):
+            return request
+        emitted = (tuple(logs[choice]) if choice in logs else None for choice in range(request.n))
+        return replace(request, emitted=tuple(emitted))
+
+    def _end(self, log: list[int]) -> Finish | None:
+        sampling = self._request.sampling
+        if log and log[-1] in sampling.stop_tokens:
+            return Finish(FinishReason.STOP, len(log), log[-1])
+        if len(log) >= sampling.max_tokens:
+            return Finish(FinishReason.LENGTH, len(log))
+        return None
+
+    def _problem(self, event: TokenEvent, log: list[int]) -> str | None:
+        """What of an event cannot be; None if nothing."""
+        sampling, tokens, finish = self._request.sampling, event.tokens, event.finish
+        total = len(log) + len(tokens)
+        scores = tokens if sampling.logprobs is None else event.logprobs or ()
+        problems = {
+            "more tokens than were asked for": total > sampling.max_tokens,
+            "a token outside the vocabulary": not all(0 <= t < self._vocab_size for t in tokens),
+            "tokens after a stop token": bool(tokens)
+            and not sampling.stop_tokens.isdisjoint([*log[-1:], *tokens[:-1]]),
+            "log-probabilities of other tokens": len(scores) != len(tokens),
+            "an end of another length": finish is not None and finish.generated != total,
+            "no vector": self._request.pooled and event.vector is None,
+        }
+        return next((problem for problem, found in problems.items() if found), None)

@@ -1,0 +1,1 @@
+"""TensorRT-LLM behind its own gRPC server, `trtllm-serve --grpc`: a client of the SMG protocol."""

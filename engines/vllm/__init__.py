@@ -1,0 +1,1 @@
+"""The `Engine` port over `vllm`'s AsyncLLM; see docs/engines/vllm.md."""

@@ -1,0 +1,1 @@
+"""What protoc made of penstock_engine.proto."""

@@ -1,0 +1,27 @@
+"""What a call to Redis may raise. Whoever calls goes on without an answer.
+
+RedisUnusable            there is no answer to go by
+  RedisDown              it does not answer, or not in time, or takes no writes
+  FunctionsMissing       it lacks the functions that `penstock redis-setup` puts there
+  RedisRefused           it answered with an error: a permission, a key of another type
+"""
+
+
+class RedisUnusable(Exception):  # noqa: N818 - a state more than an error: callers go on without
+    """There is no answer to go by. `retryable`: the same call may succeed in seconds."""
+
+    retryable = False
+
+
+class RedisDown(RedisUnusable):
+    """It does not answer in time, or not at all; the same while calls are not even tried."""
+
+    retryable = True
+
+
+class FunctionsMissing(RedisUnusable):
+    """A function that this version calls is not there."""
+
+
+class RedisRefused(RedisUnusable):
+    """It answered with an error that trying again does not change."""

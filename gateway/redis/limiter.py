@@ -1,0 +1,117 @@
+"""Quotas counted in Redis, for all gateways together; without Redis, each for itself."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Sequence
+from itertools import count
+from typing import Any, Protocol
+
+from gateway.limits import Grant, Limiter, Quota, Spent, Verdict
+from gateway.memory_limiter import standing_of
+from gateway.redis.errors import RedisUnusable
+from gateway.redis.link import Purpose, Word
+
+_FUNCTION = "penstock_limit"
+_LEASE_S = 30.0
+_MOST_AT_ONCE = 500  # leases in one renewal
+_log = logging.getLogger("penstock.limits")
+
+
+class Functions(Protocol):
+    """What is needed of a link to Redis: an answer in time, or RedisUnusable."""
+
+    def call(
+        self, function: str, keys: Sequence[str], args: Sequence[Word], *, purpose: Purpose
+    ) -> Awaitable[Any]: ...
+
+
+class RedisLimiter:
+    """Implements `Limiter` by one atomic function, gateway/redis/functions/limits.lua.
+
+    A call costs one round trip before it begins and one after its end. Its lease is renewed as long
+    as it runs, so what a dead gateway held is free again after `lease_s`. Where Redis gives no
+    answer in time `local` counts: each gateway then lets in as much as one alone would.
+    """
+
+    def __init__(self, functions: Functions, local: Limiter, *, lease_s: float = _LEASE_S) -> None:
+        self._functions = functions
+        self._local = local
+        self._lease_s = lease_s
+        self._name = secrets.token_hex(8)
+        self._numbers = count()
+        self._held: dict[str, Grant] = {}  # by lease
+        self._settling: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def reserve(self, tenant: bytes, quota: Quota, tokens: int) -> Verdict:
+        grant = Grant(tenant, quota, tokens, f"{self._name}:{next(self._numbers)}")
+        asked = (tokens, quota.tokens_per_minute, quota.max_concurrent)
+        try:
+            answer = await self._call(tenant, "reserve", grant.lease, self._lease_us, *asked)
+        except RedisUnusable as error:
+            _log.debug("limits are counted here alone: %s", type(error).__name__)
+            return await self._local.reserve(tenant, quota, tokens)
+        spent, in_flight, owed_us, retry_us = answer
+        standing = standing_of(quota, int(in_flight), int(owed_us) / 1e6)
+        if word := _text(spent):
+            return Verdict(standing, None, Spent(word), int(retry_us) / 1e6)
+        self._held[grant.lease] = grant
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
+        return Verdict(standing, grant)
+
+    def settle(self, grant: Grant, used: int) -> None:
+        """Tell Redis when there is time: nobody waits for it."""
+        if self._held.pop(grant.lease, None) is None:
+            self._local.settle(grant, used)
+            return
+        task = asyncio.create_task(self._settle(grant, max(0, grant.tokens - used)))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def close(self) -> None:
+        """Let what was settled be told, and renew nothing more."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        await asyncio.gather(*self._settling)
+        await self._local.close()
+
+    async def _settle(self, grant: Grant, left: int) -> None:
+        with contextlib.suppress(
+            RedisUnusable
+        ):  # its lease ends by itself, and what is spent refills
+            rate = grant.quota.tokens_per_minute
+            await self._call(grant.tenant, "settle", grant.lease, left, rate)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            by_tenant: dict[bytes, list[str]] = {}
+            for grant in self._held.values():
+                by_tenant.setdefault(grant.tenant, []).append(grant.lease)
+            for tenant, leases in by_tenant.items():
+                for first in range(0, len(leases), _MOST_AT_ONCE):
+                    some = leases[first : first + _MOST_AT_ONCE]
+                    with contextlib.suppress(RedisUnusable):
+                        await self._call(tenant, "renew", self._lease_us, *some)
+
+    async def _call(self, tenant: bytes, *words: Word) -> Any:
+        """All verbs may come twice: a lease is taken once, and given back once."""
+        return await self._functions.call(_FUNCTION, _keys(tenant), words, purpose=Purpose.LIMITS)
+
+    @property
+    def _lease_us(self) -> int:
+        return round(self._lease_s * 1e6)
+
+
+def _keys(tenant: bytes) -> tuple[str, str]:
+    """In one slot of a cluster; anonymous callers share an account as well."""
+    key = f"penstock:{{{tenant.hex() or '-'}}}:limit"
+    return key, f"{key}:leases"
+
+
+def _text(word: str | bytes) -> str:
+    return word.decode() if isinstance(word, bytes) else word

@@ -1,0 +1,77 @@
+"""Going on with a stream whose gateway, or connection, is gone: find it, lower it again, attach.
+
+Every worker that is up is asked; nobody keeps a list of who has what. A stream of another key is
+not there, as one whose time is over.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from engines.api import Found, GenerationRequest, RequestId
+from engines.replicas import MigratingStream, ReplicaSet, find
+from gateway.kept_stream import CallRecord, Route, names, unpack
+from openai_compat.errors import NotFound
+
+_FIRST_WORD_S = 0.25  # for a worker to say that somebody else has it
+
+
+class Resumable:
+    """A kept call that was found."""
+
+    def __init__(self, stem: str, record: CallRecord, found: Mapping[RequestId, Found]) -> None:
+        self.stem = stem
+        self.record = record
+        self._found = found
+
+    async def attach(
+        self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
+    ) -> list[MigratingStream]:
+        """The streams of its requests from their first tokens. Raises EngineError.
+
+        `watch`: beside whoever reads them already.
+        """
+        found = dict(self._found)
+        for request in requests:
+            if request.id not in found:
+                found[request.id] = await _known(engine, request.id)
+        streams: list[MigratingStream] = []
+        try:
+            streams.extend(
+                engine.attach(request, found[request.id], watch=watch) for request in requests
+            )
+            await asyncio.gather(*(stream.begin(_FIRST_WORD_S) for stream in streams))
+        except BaseException:
+            for stream in streams:
+                stream.detach()  # somebody else may have the others, or come for these
+            raise
+        return streams
+
+
+async def find_call(engine: ReplicaSet, stem: str, route: Route, salt: bytes) -> Resumable:
+    """The kept call of an id, if it is of this route and salt. Raises NotFound."""
+    if not stem:
+        raise not_found()
+    told = await asyncio.gather(*(find(engine.engines, name) for name in names(stem)))
+    for name, found in zip(names(stem), told, strict=True):
+        if found is None:
+            continue
+        try:
+            record = unpack(found.kept.context)
+        except ValueError:
+            break
+        if (record.salt, record.route) == (salt, route):
+            return Resumable(stem, record, {name: found})
+    raise not_found()
+
+
+def not_found() -> NotFound:
+    """What a client is told that asks for a stream which is not there, for it."""
+    message = "There is no such stream, or its time is over: it is kept for a minute after its end."
+    return NotFound(message, code="stream_not_found")
+
+
+async def _known(engine: ReplicaSet, name: RequestId) -> Found:
+    found = await find(engine.engines, name)
+    if found is None:
+        raise not_found()
+    return found
