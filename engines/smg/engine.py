@@ -11,11 +11,11 @@ from engines.api import EngineInfo, EngineLoad, GenerationRequest
 from engines.errors import (
     EngineDied,
     EngineError,
-    EngineUnavailable,
     InvalidRequest,
     RequestFailed,
 )
 from engines.mailbox import Mailbox
+from engines.self_batching.life import NOT_STARTED, STOPPING, Life, refused
 from engines.self_batching.runs import Run
 from engines.self_batching.traffic import Traffic
 from engines.smg.answer import Lie
@@ -30,11 +30,6 @@ _log = logging.getLogger(__name__)
 
 _HEALTH_S = 5.0  # between two questions
 _MISSES = 3  # questions in a row without an answer, after which the server is dead
-
-_Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
-_NOT_STARTED: _Refusal = (EngineUnavailable, "the engine is not started")
-_STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
-_DEAD: _Refusal = (EngineDied, "the engine failed; see the server log")
 
 
 class SmgEngine:
@@ -56,7 +51,7 @@ class SmgEngine:
         self._address = address
         self._given = given
         self._tls = tls
-        self._on_death = on_death
+        self._life = Life(on_death)
         self._health_s = health_s
         self._stubs = load_stubs()
         self._facts: Facts | None = None
@@ -64,15 +59,12 @@ class SmgEngine:
         self._server: Server | None = None
         self._traffic: Traffic | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._refusal: _Refusal | None = _NOT_STARTED
-        self._started = False
 
     @property
     def facts(self) -> Facts:
         """What the server is. Raises EngineUnavailable before the end of `start`."""
         if self._facts is None:
-            kind, message = _NOT_STARTED
-            raise kind(message)
+            raise refused(NOT_STARTED)
         return self._facts
 
     @property
@@ -85,9 +77,7 @@ class SmgEngine:
         Raises EngineUnavailable where the server does not answer or is not well, ModelRejected
         where facts are missing, Unsafe where the address needs TLS.
         """
-        if self._started:
-            raise RuntimeError("an engine is started once; make a new one")
-        self._started = True
+        self._life.start()
         server = Server(self._address, self._stubs, self._tls)
         try:
             facts = read_facts(await server.connect(), self._given)
@@ -103,13 +93,13 @@ class SmgEngine:
             lambda run, told: follow(run, phrases, server, told),
             self._verdict,
         )
-        self._refusal = None
+        self._life.begin()
         self._watch = asyncio.get_running_loop().create_task(self._ask(server))
 
     def generate(self, request: GenerationRequest) -> Mailbox:
-        if self._refusal is not None or self._traffic is None or self._phrases is None:
-            kind, message = self._refusal or _NOT_STARTED
-            raise kind(message)
+        self._life.check()
+        if self._traffic is None or self._phrases is None:
+            raise refused(NOT_STARTED)
         check_request(request, self.facts.info, self.facts.limits)
         self._phrases.check(request)
         return self._traffic.open(request)
@@ -128,19 +118,17 @@ class SmgEngine:
             steps=traffic.outputs,  # the server tells of none; a watchdog must see it work
             prefix_hit_tokens=traffic.hit_tokens,
             prefix_query_tokens=traffic.query_tokens,
-            alive=self._refusal != _DEAD,
+            alive=self._life.alive,
         )
 
     async def stop(self, grace_s: float) -> None:
         """End what is open here, and the connection; the server goes on."""
-        self._started = True  # what was stopped is not started again
-        if self._refusal != _DEAD:
-            self._refusal = _STOPPING
+        self._life.stop()
         if self._traffic is None or self._server is None:
             return
         await self._traffic.idle(grace_s)
-        self._on_death = None
-        self._traffic.fail_all(*_STOPPING)
+        self._life.silence()
+        self._traffic.fail_all(*STOPPING)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -150,7 +138,7 @@ class SmgEngine:
     async def _ask(self, server: Server) -> None:
         """Ask for the server's health for ever: an idle engine learns of its death, too."""
         misses = 0
-        while misses < _MISSES and self._refusal != _DEAD:
+        while misses < _MISSES and self._life.alive:
             await asyncio.sleep(self._health_s)
             try:
                 trouble = await server.trouble()
@@ -160,7 +148,8 @@ class SmgEngine:
             misses = 0
             if trouble:
                 break
-        self._die(EngineDied(f"the server at {self._address} is not well: {trouble}"))
+        ill = EngineDied(f"the server at {self._address} is not well: {trouble}")
+        self._life.die(ill, self._fail_all)
 
     async def _verdict(self, run: Run, error: BaseException) -> EngineError:
         """What the readers of a request are told; where the engine is dead, all are told."""
@@ -174,15 +163,8 @@ class SmgEngine:
             if not isinstance(verdict, EngineDied):
                 return verdict
             error = verdict
-        self._die(error)
-        kind, message = _DEAD
-        return kind(message)
+        return self._life.die(error, self._fail_all)
 
-    def _die(self, error: BaseException) -> None:
-        if self._refusal == _DEAD or self._traffic is None:
-            return
-        self._refusal = _DEAD
-        _log.error("the engine failed", exc_info=error)
-        self._traffic.fail_all(*_DEAD)
-        if self._on_death is not None:
-            self._on_death(error)
+    def _fail_all(self, kind: type[EngineError], message: str) -> None:
+        if self._traffic is not None:
+            self._traffic.fail_all(kind, message)

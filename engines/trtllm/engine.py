@@ -20,6 +20,7 @@ from engines.kv_changes import KvListener
 from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.self_batching.admission import Bounds
+from engines.self_batching.life import STOPPING, Life
 from engines.self_batching.runs import Run
 from engines.self_batching.stats import EngineStats
 from engines.self_batching.traffic import Traffic
@@ -32,9 +33,6 @@ from engines.trtllm.watch import Watch
 
 _log = logging.getLogger(__name__)
 
-_Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
-_STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
-_DEAD: _Refusal = (EngineDied, "the engine failed; see the server log")
 _BLOCKS_TOLD_S = 10.0
 _FIRST_CALL = GenerationRequest(RequestId("first call"), (0,), Sampling(1, temperature=0.0))
 
@@ -59,11 +57,8 @@ class TrtLlmEngine:
         self._config = config
         self._writer = writer
         self._watch = watch
-        self._on_death = on_death
+        self._life = Life(on_death)
         self._set_blocks(config.num_blocks or 1)
-        self._refusal: _Refusal | None = (EngineUnavailable, "the engine is not started")
-        self._alive = True
-        self._started = False
         self._open = True
 
     @property
@@ -85,26 +80,22 @@ class TrtLlmEngine:
 
         Raises EngineDied where that call fails, EngineUnavailable where blocks are not told.
         """
-        if self._started:
-            raise RuntimeError("an engine is started once; make a new one")
-        self._started = True
+        self._life.start()
         first = Run(Mailbox(_FIRST_CALL, lambda *_: None), 0, [])
         try:
             await follow(first, self._writer, self._calls, lambda _: None)
         except Exception as error:
-            self._alive = False
+            self._life.fail()
             raise EngineDied(f"the engine failed at its first call: {error}") from error
         self._watch.start(self._observe)
         blocks = self._config.num_blocks or await self._watch.num_blocks(_BLOCKS_TOLD_S)
         if blocks is None:
             raise EngineUnavailable("the number of KV blocks is not told: set penstock.num_blocks")
         self._set_blocks(blocks)
-        self._refusal = None
+        self._life.begin()
 
     def generate(self, request: GenerationRequest) -> Mailbox:
-        if self._refusal is not None:
-            kind, message = self._refusal
-            raise kind(message)
+        self._life.check()
         check_request(request, self._info, self._limits)
         self._writer.check(request)
         return self._traffic.open(request)
@@ -120,7 +111,7 @@ class TrtLlmEngine:
             steps=traffic.stats.iteration or traffic.outputs,  # a watchdog must see it work
             prefix_hit_tokens=traffic.hit_tokens,
             prefix_query_tokens=traffic.query_tokens,
-            alive=self._alive,
+            alive=self._life.alive,
         )
 
     @property
@@ -131,14 +122,12 @@ class TrtLlmEngine:
         self._watch.follow(listener)
 
     async def stop(self, grace_s: float) -> None:
-        self._started = True  # what was stopped is not started again
-        if self._alive:
-            self._refusal = _STOPPING
+        self._life.stop()
         await self._traffic.idle(grace_s)
-        self._traffic.fail_all(*_STOPPING)
+        self._traffic.fail_all(*STOPPING)
         await self._traffic.left(grace_s + 1)
         await self._watch.stop()
-        if self._open and self._alive:  # a dead engine's shutdown may wait for dead ranks
+        if self._open and self._life.alive:  # a dead engine's shutdown may wait for dead ranks
             self._open = False
             await asyncio.to_thread(self._calls.shutdown)
 
@@ -151,19 +140,7 @@ class TrtLlmEngine:
             return error
         if is_request_error(error):
             return RequestFailed(str(error))
-        self._die(error)
-        kind, message = _DEAD
-        return kind(message)
-
-    def _die(self, error: BaseException) -> None:
-        if not self._alive:
-            return
-        self._alive = False
-        _log.error("the engine failed", exc_info=error)
-        self._refusal = _DEAD
-        self._traffic.fail_all(*_DEAD)
-        if self._on_death is not None:
-            self._on_death(error)
+        return self._life.die(error, self._traffic.fail_all)
 
     def _set_blocks(self, num_blocks: int) -> None:
         config = self._config

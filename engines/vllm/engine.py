@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from engines.admittance import check_request
 from engines.api import EngineInfo, EngineLoad, GenerationRequest, RequestId, Sampling
-from engines.errors import EngineDied, EngineError, EngineUnavailable
+from engines.errors import EngineDied, EngineError
 from engines.limits import Limits
 from engines.mailbox import Mailbox
+from engines.self_batching.life import STOPPING, Life
 from engines.self_batching.runs import Run
 from engines.self_batching.traffic import Traffic
 from engines.vllm.calls import Calls
@@ -22,9 +23,6 @@ from engines.vllm.stats import StatsReader
 
 _log = logging.getLogger(__name__)
 
-_Refusal = tuple[type[EngineError], str]  # raised afresh for each stream
-_STOPPING: _Refusal = (EngineUnavailable, "the engine is stopping")
-_DEAD: _Refusal = (EngineDied, "the engine failed; see the server log")
 _HEALTH_S = 1.0  # between two looks at an engine that may have died while idle
 _FIRST_CALL = GenerationRequest(RequestId("first call"), (0,), Sampling(1, temperature=0.0))
 
@@ -49,7 +47,7 @@ class VllmEngine:
         self._writer = writer
         self._sizes = sizes
         self._stats = stats
-        self._on_death = on_death
+        self._life = Life(on_death)
         self._traffic = Traffic(
             sizes.bounds,
             ageing_s,
@@ -57,9 +55,6 @@ class VllmEngine:
             self._verdict,
         )
         self._watch: asyncio.Task[None] | None = None
-        self._refusal: _Refusal | None = (EngineUnavailable, "the engine is not started")
-        self._alive = True
-        self._started = False
         self._open = True
 
     @property
@@ -78,23 +73,19 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Make one call, which shows that it computes. Raises EngineDied where that fails."""
-        if self._started:
-            raise RuntimeError("an engine is started once; make a new one")
-        self._started = True
+        self._life.start()
         first = Run(Mailbox(_FIRST_CALL, lambda *_: None), 0, [])
         try:
             await follow(first, self._writer, self._calls, lambda _: None)
         except Exception as error:
-            self._alive = False
+            self._life.fail()
             raise EngineDied(f"the engine failed at its first call: {error}") from error
         self._stats.observed = self._traffic.observe
         self._watch = asyncio.get_running_loop().create_task(self._look())
-        self._refusal = None
+        self._life.begin()
 
     def generate(self, request: GenerationRequest) -> Mailbox:
-        if self._refusal is not None:
-            kind, message = self._refusal
-            raise kind(message)
+        self._life.check()
         check_request(request, self.info, self.limits)
         self._writer.check(request)
         return self._traffic.open(request)
@@ -112,20 +103,18 @@ class VllmEngine:
             preemptions=traffic.stats.preemptions,
             prefix_hit_tokens=traffic.hit_tokens,
             prefix_query_tokens=traffic.query_tokens,
-            alive=self._alive,
+            alive=self._life.alive,
         )
 
     async def stop(self, grace_s: float) -> None:
-        self._started = True  # what was stopped is not started again
-        if self._alive:
-            self._refusal = _STOPPING
+        self._life.stop()
         await self._traffic.idle(grace_s)
-        self._traffic.fail_all(*_STOPPING)
+        self._traffic.fail_all(*STOPPING)
         await self._traffic.left(grace_s + 1)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        if self._open and self._alive:
+        if self._open and self._life.alive:
             self._open = False
             await asyncio.to_thread(self._calls.shutdown)
 
@@ -134,7 +123,8 @@ class VllmEngine:
         while True:
             await asyncio.sleep(_HEALTH_S)
             if self._calls.failed:
-                self._die(EngineDied("a process of the engine has ended"))
+                gone = EngineDied("a process of the engine has ended")
+                self._life.die(gone, self._traffic.fail_all)
                 return
 
     async def _verdict(self, _: Run, error: BaseException) -> EngineError:
@@ -142,16 +132,4 @@ class VllmEngine:
         meant = self._calls.meaning(error)
         if meant is not None:
             return meant
-        self._die(error)
-        kind, message = _DEAD
-        return kind(message)
-
-    def _die(self, error: BaseException) -> None:
-        if not self._alive:
-            return
-        self._alive = False
-        _log.error("the engine failed", exc_info=error)
-        self._refusal = _DEAD
-        self._traffic.fail_all(*_DEAD)
-        if self._on_death is not None:
-            self._on_death(error)
+        return self._life.die(error, self._traffic.fail_all)

@@ -321,7 +321,7 @@ class _Lost:
         stream = self._inner.generate(request)
         if request.extras and not request.emitted:
             self._kind.recorder.kept.clear()
-            self._inner._die(RuntimeError("device lost"))
+            self._inner._life.die(RuntimeError("device lost"), self._inner._traffic.fail_all)
         return stream
 
 
