@@ -33,6 +33,7 @@ class Exchange:
     method: str
     started: float
     call_id: str = ""  # stem of the completion id, when there is a call
+    resumed: bool = False  # the call had begun before: its tokens were counted with it, too
     route: str = "unmatched"  # the pattern, never the path: a label from a closed set
     caller: Caller = ANYBODY
     standing: Standing | None = None  # of its key's quota, once it was counted
@@ -77,6 +78,7 @@ class Exchange:
                 "cached_tokens": self.cached_tokens,
                 "ttft_s": None if self.ttft_s is None else round(self.ttft_s, 6),
                 "finish_reasons": self.finishes,
+                **({"resumed": True} if self.resumed else {}),
             }
         return facts
 

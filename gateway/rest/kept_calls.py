@@ -183,7 +183,7 @@ class KeptCalls:
         record = found.record
         drawn = new_context(exchange)
         context = replace(drawn, id=found.stem, now=record.now, seed=record.seed)
-        exchange.call_id = found.stem
+        exchange.call_id, exchange.resumed = found.stem, True
         job = await self._calls.lowered(record.body, serving, exchange, context, lower)
         job = placed(job, after) if job.stream else job
         serving = self._lifecycle.serving()

@@ -200,6 +200,11 @@ def test_a_server_alone_goes_on_with_its_own(tmp_path):
         assert told.headers["x-stream-resume"] == "local; ttl=15"
         assert resume(server, told) == (200, None)
         assert told.whole == control.whole
+        server.stop()
+        lines = map(json.loads, server.process.stderr.read().splitlines())
+        calls = [line for line in lines if "call_id" in line]
+        assert [line.get("resumed") for line in calls] == [None, None, True]
+        assert calls[1]["call_id"] == calls[2]["call_id"]
 
 
 def test_a_stream_is_nobody_elses(tmp_path):
