@@ -52,12 +52,6 @@ BLOCK = 32
 
 
 @pytest.fixture(scope="module")
-def anyio_backend():
-    """One loop for the module: the engine belongs to it."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def kind():
     """Makes engines over one vLLM."""
     reason = "vllm is not installed: make test-vllm, in an environment of its own"
