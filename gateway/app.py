@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 
 from engines.errors import EngineError
 from gateway.auth import Keyring
-from gateway.claims import Claims
 from gateway.cross_origin import CrossOrigin
 from gateway.dialects import errors_of
 from gateway.edge import METRICS, PUBLIC, Access, Edge
@@ -20,7 +19,6 @@ from gateway.exchange import Exchange, Outcome
 from gateway.host_guard import HostGuard
 from gateway.key_file import default_quota, known_keys
 from gateway.lifecycle import Lifecycle
-from gateway.limits import Limiter
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
@@ -44,6 +42,7 @@ from gateway.rest.client_watch import ClientGone
 from gateway.rest.kept_calls import KeptCalls
 from gateway.rest.sse import Pace
 from gateway.settings import Settings
+from gateway.shared import Shared
 from openai_compat.errors import ApiError
 
 _CLIENT_CLOSED = 499  # what proxies log for a client that left; it is never sent to anyone
@@ -54,22 +53,22 @@ def create_app(
     lifecycle: Lifecycle,
     metrics: Metrics,
     clock: Callable[[], float],
-    limiter: Limiter,
-    claims: Claims,
+    shared: Shared,
 ) -> ASGIApp:
     """The application over a lifecycle that something else moves forward."""
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
-    calls = CallRunner(lifecycle, reader, pace, limiter)
-    kept = KeptCalls(lifecycle, calls, claims)
-    stored = stored_responses(settings, metrics, clock)
+    calls = CallRunner(lifecycle, reader, pace, shared.limiter)
+    kept = KeptCalls(lifecycle, calls, shared.claims)
+    stored = stored_responses(settings, metrics, clock, shared.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await stored.close()
         calls.close()
-        await limiter.close()
+        await shared.store.close()
+        await shared.limiter.close()
 
     # FastAPI's own schema is off, as bodies are parsed by hand, and its pages load from elsewhere.
     app = FastAPI(title="Penstock", openapi_url=None, redirect_slashes=False, lifespan=lifespan)

@@ -16,18 +16,19 @@ from engines.replicas import ReplicaSet
 from gateway import __version__
 from gateway.admission import Admission
 from gateway.app import create_app
-from gateway.claims import Claims, MemoryClaims
+from gateway.claims import MemoryClaims
 from gateway.dispatch import Dispatcher
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
 from gateway.opened import Opened
+from gateway.response_store import MemoryResponseStore
 from gateway.settings import Settings
+from gateway.shared import Shared
 from gateway.vector_dispatch import VectorDispatcher
 from openai_compat.models import with_adapters
 
 if TYPE_CHECKING:
-    from gateway.limits import Limiter
     from gateway.redis.link import RedisLink
 
 
@@ -43,17 +44,24 @@ class Parts:
 def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
     """Wire what answers from the first second on, and what it shares with other gateways."""
     lifecycle, metrics = Lifecycle(), Metrics(__version__)
-    limiter: Limiter = MemoryLimiter(monotonic)
-    claims: Claims = MemoryClaims()
+    store = MemoryResponseStore(
+        max_bytes=settings.response_store_bytes, ttl_s=settings.response_ttl_s, clock=monotonic
+    )
+    metrics.watch_responses(lambda: len(store), lambda: store.bytes)
+    shared = Shared(MemoryLimiter(monotonic), MemoryClaims(), store)
     if link is not None:
-        from gateway.redis.claims import RedisClaims
-        from gateway.redis.limiter import RedisLimiter
-
         metrics.watch_redis(link)
-        limiter = RedisLimiter(link, limiter)
-        claims = RedisClaims(link, claims)
-    app = create_app(settings, lifecycle, metrics, monotonic, limiter, claims)
+        shared = _over_redis(link, shared)
+    app = create_app(settings, lifecycle, metrics, monotonic, shared)
     return Parts(app, lifecycle, metrics)
+
+
+def _over_redis(link: "RedisLink", alone: Shared) -> Shared:
+    """The same for all gateways together; without Redis each goes on alone."""
+    from gateway.redis.claims import RedisClaims
+    from gateway.redis.limiter import RedisLimiter
+
+    return Shared(RedisLimiter(link, alone.limiter), RedisClaims(link, alone.claims), alone.store)
 
 
 def room(settings: Settings, info: EngineInfo, replicas: int) -> int:

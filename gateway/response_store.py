@@ -35,6 +35,9 @@ class ResponseStore(Protocol):
     async def delete(self, key: Key) -> bool:
         """Forget a response. False when there is none."""
 
+    async def close(self) -> None:
+        """End; nothing is put any more."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -125,6 +128,9 @@ class MemoryResponseStore:
     async def delete(self, key: Key) -> bool:
         self._expire()
         return self._remove(key)
+
+    async def close(self) -> None:
+        """Nothing outlives the process."""
 
     def _check_room(self, size: int, before: _Entry | None, key: Key) -> None:
         """Whether it fits beside the live ones: the others can be made to go."""

@@ -9,7 +9,7 @@ from gateway.exchange import Exchange
 from gateway.kept_call import KeptCall, KeptResponse, no_room
 from gateway.metrics import Metrics
 from gateway.response_runs import Follower, Runs
-from gateway.response_store import MemoryResponseStore, ResponseStore, StoreFull
+from gateway.response_store import ResponseStore, StoreFull
 from gateway.settings import Settings
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job
@@ -35,13 +35,9 @@ _MAX_PAST_BYTES = 16 << 20  # more than any context holds; a tenth of a second t
 
 
 def stored_responses(
-    settings: Settings, metrics: Metrics, clock: Callable[[], float]
+    settings: Settings, metrics: Metrics, clock: Callable[[], float], store: ResponseStore
 ) -> "Responses":
-    """Responses that are kept in the memory of this process."""
-    store = MemoryResponseStore(
-        max_bytes=settings.response_store_bytes, ttl_s=settings.response_ttl_s, clock=clock
-    )
-    metrics.watch_responses(lambda: len(store), lambda: store.bytes)
+    """Responses that are kept in a store, if the settings let it have room."""
     return Responses(store, Runs(store, metrics, clock), keeps=settings.response_store_bytes > 0)
 
 

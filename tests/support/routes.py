@@ -11,7 +11,9 @@ from gateway.claims import MemoryClaims
 from gateway.lifecycle import Lifecycle
 from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
+from gateway.response_store import MemoryResponseStore
 from gateway.settings import Settings
+from gateway.shared import Shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class ApiRoute:
 
 def api_routes():
     """Every method of every route, in the order of the application."""
-    limiter, claims = MemoryLimiter(monotonic), MemoryClaims()
-    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic, limiter, claims)
+    store = MemoryResponseStore(max_bytes=0, ttl_s=1, clock=monotonic)
+    shared = Shared(MemoryLimiter(monotonic), MemoryClaims(), store)
+    edge = create_app(Settings(), Lifecycle(), Metrics("0"), monotonic, shared)
     return [
         ApiRoute(method, route.path)
         for route in _flat(edge._app.router.routes)

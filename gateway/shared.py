@@ -1,0 +1,16 @@
+"""What several gateways may have in common; one alone has it for itself."""
+
+from dataclasses import dataclass
+
+from gateway.claims import Claims
+from gateway.limits import Limiter
+from gateway.response_store import ResponseStore
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Each of these works without Redis, too."""
+
+    limiter: Limiter
+    claims: Claims
+    store: ResponseStore
