@@ -22,7 +22,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.responses import stored_responses
+from gateway.response_parts import response_parts
 from gateway.rest import (
     chat,
     completions,
@@ -60,12 +60,12 @@ def create_app(
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
     calls = CallRunner(lifecycle, reader, pace, shared.limiter)
     kept = KeptCalls(lifecycle, calls, shared.claims)
-    stored = stored_responses(settings, metrics, clock, shared.store)
+    stored = response_parts(settings, lifecycle, metrics, clock, shared, calls)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await stored.close()
+        async with stored.at_work():
+            yield
         calls.close()
         await shared.store.close()
         await shared.limiter.close()
@@ -76,7 +76,7 @@ def create_app(
         chat.routes(kept),
         completions.routes(kept),
         messages.routes(calls),
-        responses.routes(calls, stored),
+        responses.routes(calls, stored.responses, stored.recollection),
         embeddings.routes(calls),
         rerank.routes(calls),
         tokens.routes(calls),

@@ -18,6 +18,7 @@ from gateway.admission import Admission
 from gateway.app import create_app
 from gateway.claims import MemoryClaims
 from gateway.dispatch import Dispatcher
+from gateway.durable.responses import Durable
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
@@ -59,9 +60,15 @@ def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
 def _over_redis(link: "RedisLink", alone: Shared) -> Shared:
     """The same for all gateways together; without Redis each goes on alone."""
     from gateway.redis.claims import RedisClaims
+    from gateway.redis.journal import RedisJournal, RedisLeases
     from gateway.redis.limiter import RedisLimiter
 
-    return Shared(RedisLimiter(link, alone.limiter), RedisClaims(link, alone.claims), alone.store)
+    return Shared(
+        RedisLimiter(link, alone.limiter),
+        RedisClaims(link, alone.claims),
+        alone.store,
+        Durable(RedisJournal(link), RedisLeases(link)),
+    )
 
 
 def room(settings: Settings, info: EngineInfo, replicas: int) -> int:

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import Protocol, runtime_checkable
 
-from engines.api import Engine, TokenEvent, TokenStream
-from engines.replicas import MigratingStream, ReplicaSet
+from engines.api import Engine, GenerationRequest, TokenEvent, TokenStream
+from engines.replicas import ReplicaSet
 from engines.worker_runs import Keeping
 from gateway.admission import Admission, Ticket
 from gateway.auth import ANYBODY, Caller
@@ -13,7 +14,7 @@ from gateway.exchange import Exchange
 from gateway.limits import Permit
 from gateway.merge import Batch, merged
 from gateway.metrics import Metrics
-from gateway.resuming import Resumable, not_found
+from gateway.resuming import not_found
 from openai_compat.choice import Ending
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job
@@ -21,6 +22,23 @@ from openai_compat.job import Job
 Clock = Callable[[], float]
 
 _FOLD_INLINE = 5_000  # logprobs of an answer that are folded on the event loop
+
+
+@runtime_checkable
+class Detachable(Protocol):
+    """A stream of a kept request, which may go on unread."""
+
+    def detach(self) -> None:
+        """Read no more."""
+
+
+class Attachable(Protocol):
+    """A call that has begun already, and may be gone on with."""
+
+    async def attach(
+        self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
+    ) -> Sequence[TokenStream]:
+        """The streams of its requests from their first tokens. Raises EngineError, NotFound."""
 
 
 class Call:
@@ -80,7 +98,7 @@ class Call:
         goes_on = self.outlives_reader and not self._ended
         self._pulse.end(lingers=goes_on)
         for stream in self._streams:
-            if goes_on and isinstance(stream, MigratingStream):
+            if goes_on and isinstance(stream, Detachable):
                 stream.detach()
             else:
                 await stream.aclose()
@@ -193,9 +211,9 @@ class Dispatcher:
         return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
 
     async def resume(
-        self, job: Job, kept: Resumable, exchange: Exchange, *, watch: bool = False
+        self, job: Job, kept: Attachable, exchange: Exchange, *, watch: bool = False
     ) -> Call:
-        """Go on with a kept call, from its first token on. Raises EngineError, NotFound.
+        """Go on with a call, from its first token on. Raises EngineError, NotFound.
 
         `watch`: beside whoever reads it already.
         """

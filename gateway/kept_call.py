@@ -20,9 +20,8 @@ class KeptResponse:
     """Keeps one response in the store up to date."""
 
     def __init__(
-        self, call: Call, renderer: ResponseRenderer, response: StoredResponse, store: ResponseStore
+        self, renderer: ResponseRenderer, response: StoredResponse, store: ResponseStore
     ) -> None:
-        self.call = call
         self.renderer = renderer
         self.key: Key = response.key
         self._response = response
@@ -52,6 +51,10 @@ class KeptResponse:
         except StoreFull:
             _log.warning("nor did its failure")
 
+    async def drop(self) -> None:
+        """Keep it here no longer: another process does."""
+        await self._store.drop(self.key)
+
     async def forget(self) -> None:
         """Keep nothing of it."""
         await self._store.delete(self.key)
@@ -67,34 +70,35 @@ class KeptCall:
     stream whose client leaves is cancelled, and is kept as such.
     """
 
-    def __init__(self, kept: KeptResponse) -> None:
+    def __init__(self, kept: KeptResponse, call: Call) -> None:
         self._kept = kept
+        self._call = call
         self._settled = False
         self._failure = b""
-        self.job = kept.call.job
+        self.job = call.job
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         try:
-            async with aclosing(self._kept.call.frames()) as frames:
+            async with aclosing(self._call.frames()) as frames:
                 async for some in frames:
                     if not self._kept.renderer.status.live:
                         await self._settle()
                     yield some
         except Exception as error:
-            self._failure = self._kept.call.fail(reply_for(error))
+            self._failure = self._call.fail(reply_for(error))
             await self._settle()
             raise
 
     async def answer(self) -> bytes:
-        body = await self._kept.call.answer()
+        body = await self._call.answer()
         await self._settle()
         return body
 
     def fail(self, error: ErrorReply) -> bytes:
-        return self._failure or self._kept.call.fail(error)
+        return self._failure or self._call.fail(error)
 
     async def aclose(self) -> None:
-        await self._kept.call.aclose()
+        await self._call.aclose()
         if self._settled:
             return
         if not self.job.stream:  # nobody was told its id

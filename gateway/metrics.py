@@ -166,6 +166,11 @@ class Metrics:
         self._resumed = Counter(
             "penstock_streams_resumed", "Streams that a reader came back to", registry=registry
         )
+        self._adopted = Counter(
+            "penstock_responses_adopted",
+            "Responses in the background that were gone on with when their gateway was gone",
+            registry=registry,
+        )
         self._prompt = Counter("penstock_prompt_tokens", "Prompt tokens served", registry=registry)
         self._generated = Counter("penstock_generated_tokens", "Tokens sent", registry=registry)
         self._cached = Counter(
@@ -223,6 +228,10 @@ class Metrics:
     def resumed(self) -> None:
         """A reader came back to a stream."""
         self._resumed.inc()
+
+    def adopted(self) -> None:
+        """A response in the background goes on here."""
+        self._adopted.inc()
 
     def first_token(self, seconds: float) -> None:
         self._ttft.observe(seconds)

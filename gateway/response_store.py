@@ -35,6 +35,9 @@ class ResponseStore(Protocol):
     async def delete(self, key: Key) -> bool:
         """Forget a response. False when there is none."""
 
+    async def drop(self, key: Key) -> None:
+        """Forget a response that is live here: another process goes on with it."""
+
     async def close(self) -> None:
         """End; nothing is put any more."""
 
@@ -128,6 +131,9 @@ class MemoryResponseStore:
     async def delete(self, key: Key) -> bool:
         self._expire()
         return self._remove(key)
+
+    async def drop(self, key: Key) -> None:
+        self._remove(key)
 
     async def close(self) -> None:
         """Nothing outlives the process."""

@@ -1,67 +1,50 @@
-"""The life of responses: recalled conversations, the foreground, the background, the store."""
+"""The life of responses: the foreground, the background, the store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from gateway.dispatch import Call
+from gateway.durable.journal import name_of
+from gateway.durable.record import RunRecord
+from gateway.durable.responses import WrittenResponses, kept
+from gateway.durable.written import Writer, WrittenFrames
 from gateway.exchange import Exchange
 from gateway.kept_call import KeptCall, KeptResponse, no_room
-from gateway.metrics import Metrics
-from gateway.response_runs import Follower, Runs
+from gateway.recollection import Recollection
+from gateway.response_following import Follower, LogFollower
+from gateway.response_runs import Runs
 from gateway.response_store import ResponseStore, StoreFull
-from gateway.settings import Settings
+from gateway.rest.sse import Source
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job
-from openai_compat.responses.items import MAX_ITEMS
 from openai_compat.responses.lower import ResponseJob
 from openai_compat.responses.query import Page, Retrieval
-from openai_compat.responses.stored import (
-    Key,
-    Past,
-    StoredResponse,
-    check_continued,
-    check_place,
-    no_previous,
-    no_response,
-    referred_ids,
-)
+from openai_compat.responses.stored import Key, Past, StoredResponse, check_place, no_response
 from openai_compat.unsupported import unsupported
 
 Start = Callable[[Job, Exchange], Awaitable[Call]]
 
-_MAX_CHAIN = MAX_ITEMS // 2  # a response has an item of its own input and one of its output
-_MAX_PAST_BYTES = 16 << 20  # more than any context holds; a tenth of a second to read
-
-
-def stored_responses(
-    settings: Settings, metrics: Metrics, clock: Callable[[], float], store: ResponseStore
-) -> "Responses":
-    """Responses that are kept in a store, if the settings let it have room."""
-    return Responses(store, Runs(store, metrics, clock), keeps=settings.response_store_bytes > 0)
-
 
 class Responses:
-    """Everything about responses that is neither HTTP nor the wire."""
+    """Everything about responses that is neither HTTP nor the wire.
 
-    def __init__(self, store: ResponseStore, runs: Runs, *, keeps: bool) -> None:
+    With `written`, those in the background outlive this process, and are there for every other.
+    """
+
+    def __init__(
+        self,
+        store: ResponseStore,
+        runs: Runs,
+        *,
+        keeps: bool,
+        written: WrittenResponses | None = None,
+    ) -> None:
         self._store = store
         self._runs = runs
+        self._written = written
+        self._recollection = Recollection(store)
         self.keeps = keeps
-
-    async def recall(self, body: Mapping[str, Any], tenant: bytes) -> Past:
-        """What a request refers to. Raises NotFound for a previous response that is not there."""
-        previous = body.get("previous_response_id")
-        chain: tuple[StoredResponse, ...] = ()
-        if isinstance(previous, str):
-            chain = await self._chain(Key(tenant, previous))
-            check_continued(chain[-1])
-        keys = [Key(tenant, response) for response in sorted(referred_ids(body))]
-        referred = [await self._store.get(key) for key in keys]
-        past = Past(chain, tuple(found for found in referred if found is not None))
-        if past.size > _MAX_PAST_BYTES:
-            raise _too_much("previous_response_id" if chain else "input")
-        return past
 
     async def foreground(
         self, asked: ResponseJob, exchange: Exchange, start: Start
@@ -70,23 +53,48 @@ class Responses:
         call = await start(asked.job, exchange)
         if not asked.delivery.store:
             return call
-        return KeptCall(await self._keep(asked, call, exchange.salt))
+        try:
+            return KeptCall(await self._keep(asked, exchange.salt), call)
+        except BaseException:
+            await call.aclose()
+            raise
 
-    async def background(self, asked: ResponseJob, exchange: Exchange, start: Start) -> Follower:
+    async def background(
+        self, asked: ResponseJob, record: RunRecord, exchange: Exchange, start: Start
+    ) -> Follower:
         """Generate apart from any connection; the follower begins with the first event.
 
-        Raises Overloaded, and what `start` raises.
+        Raises Overloaded, Unavailable, and what `start` raises.
         """
         own = self._runs.exchange(exchange)
+        key = Key(exchange.salt, asked.job.id)
+        writer = None if self._written is None else await self._written.enter(asked, record)
+        if writer is not None:
+            asked = kept(asked, writer)
         try:
             call = await start(asked.job, own)
+            await self.take(asked, call, writer, own)
+        except BaseException:
+            if self._written is not None and writer is not None:
+                await self._written.forget(writer.name)
+            raise
         finally:
             exchange.standing = own.standing  # whoever asked is told of the quota
-        kept = await self._keep(asked, call, exchange.salt)
-        self._runs.start(kept, own)
-        return Follower(kept.key, -1, self._store, self._runs)
+        return self._follower(key, -1)
 
-    async def _keep(self, asked: ResponseJob, call: Call, tenant: bytes) -> KeptResponse:
+    async def take(
+        self, asked: ResponseJob, call: Call, writer: Writer | None, exchange: Exchange
+    ) -> None:
+        """Run a call in the background from now on. Raises Overloaded, and closes it then."""
+        try:
+            response = await self._keep(asked, exchange.salt)
+        except BaseException:
+            await call.aclose()
+            raise
+        source = call if writer is None else WrittenFrames(call, writer)
+        self._runs.start(response, source, exchange)
+
+    async def _keep(self, asked: ResponseJob, tenant: bytes) -> KeptResponse:
         """Give a response its place, before it begins."""
         response = StoredResponse(
             Key(tenant, asked.job.id),
@@ -100,17 +108,17 @@ class Responses:
         try:
             await self._store.put(response)
         except StoreFull as full:
-            await call.aclose()
             raise no_room(full) from full
-        return KeptResponse(call, asked.renderer, response, self._store)
+        return KeptResponse(asked.renderer, response, self._store)
 
     async def body(self, key: Key) -> bytes:
         """The response as it is now. Raises NotFound."""
-        stored = await self._found(key)
         run = self._runs.get(key)
-        return stored.body if run is None else run.body()
+        if run is not None and not run.left:
+            return run.body()
+        return (await self._found(key)).body
 
-    async def follow(self, key: Key, asked: Retrieval) -> Follower:
+    async def follow(self, key: Key, asked: Retrieval) -> Source:
         """Its events from a number on. Raises NotFound, or RequestRejected where none were kept."""
         stored = await self._found(key)
         if not stored.background:
@@ -121,8 +129,25 @@ class Responses:
             )
         if asked.obfuscated is not None and asked.obfuscated is not stored.obfuscated:
             raise unsupported("include_obfuscation", " in another way than the response was made")
+        run = self._runs.get(key)
+        if self._written is not None and (run is None or run.adopted):
+            elsewhere = self._elsewhere(key, asked.after)
+            await elsewhere.open()
+            return elsewhere
         check_place(stored, asked.after)
-        return Follower(key, asked.after, self._store, self._runs)
+        return self._follower(key, asked.after)
+
+    def _follower(self, key: Key, after: int) -> Follower:
+        elsewhere = None
+        if self._written is not None:
+            elsewhere = partial(self._elsewhere, key)
+        return Follower(key, after, self._store, self._runs, elsewhere)
+
+    def _elsewhere(self, key: Key, after: int) -> LogFollower:
+        if self._written is None:
+            raise no_response()
+        name = name_of(key.tenant, key.id)
+        return LogFollower(name, after, self._written.journal, self._written.relower)
 
     async def cancel(self, key: Key) -> bytes:
         """End a response in the background; one that has ended stays as it is."""
@@ -134,20 +159,38 @@ class Responses:
                 param="response_id",
                 code="response_not_cancellable",
             )
-        await self._runs.cancel(key)
+        await self._end(key, stored)
         return (await self._found(key)).body
 
     async def delete(self, key: Key) -> None:
         """Forget a response; a live one is cancelled first. Raises NotFound."""
-        await self._runs.cancel(key)
-        if not await self._store.delete(key):
+        stored = await self._found(key)
+        await self._end(key, stored)
+        deleted = await self._store.delete(key)
+        if self._written is not None and stored.background:
+            name = name_of(key.tenant, key.id)
+            await self._runs.forget(name)
+            await self._written.forget(name)
+        elif not deleted:
             raise no_response()
+
+    async def _end(self, key: Key, stored: StoredResponse) -> None:
+        """Cancel what is live, wherever it is."""
+        run = self._runs.get(key)
+        await self._runs.cancel(key)
+        if self._written is None or not stored.background or not stored.status.live:
+            return
+        if run is None or run.left:
+            await self._written.cancel(key)
 
     async def input_items(self, key: Key, page: Page) -> bytes:
         """A page of all that the response was given: what it continued, and its own input."""
-        await self._found(key)
-        chain = await self._chain(key)
-        return await asyncio.to_thread(_listed, chain, page)  # many megabytes, in the worst case
+        stored = await self._found(key)
+        before: tuple[StoredResponse, ...] = ()
+        if stored.previous is not None:
+            before = await self._recollection.chain(Key(key.tenant, stored.previous))
+        # Many megabytes, in the worst case.
+        return await asyncio.to_thread(_listed, (*before, stored), page)
 
     async def close(self) -> None:
         """End what still runs."""
@@ -155,36 +198,12 @@ class Responses:
 
     async def _found(self, key: Key) -> StoredResponse:
         stored = await self._store.get(key)
+        if stored is None and self._written is not None:
+            stored = await self._written.found(key)
         if stored is None:
             raise no_response()
         return stored
 
-    async def _chain(self, key: Key) -> tuple[StoredResponse, ...]:
-        """A response and all it continued, oldest first. Fetched so that the newest is used last.
-
-        Raises NotFound where one is missing, RequestRejected where there are too many.
-        """
-        chain: list[StoredResponse] = []
-        name: str | None = key.id
-        while name is not None:
-            found = await self._store.get(Key(key.tenant, name))
-            if found is None:
-                raise no_previous()
-            chain.append(found)
-            name = found.previous
-            if len(chain) > _MAX_CHAIN:
-                raise _too_much("previous_response_id")
-        return tuple(reversed(chain))
-
 
 def _listed(chain: Sequence[StoredResponse], page: Page) -> bytes:
     return page.of([*Past(tuple(chain[:-1])).items(), *chain[-1].input_items()])
-
-
-def _too_much(param: str) -> RequestRejected:
-    return RequestRejected(
-        f"'{param}' goes back to more than {_MAX_CHAIN} responses or {_MAX_PAST_BYTES} bytes; send"
-        " what matters of it as input items.",
-        param=param,
-        code="context_length_exceeded",
-    )

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from gateway.claims import Claims
+from gateway.durable.responses import Durable
 from gateway.limits import Limiter
 from gateway.response_store import ResponseStore
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Each of these works without Redis, too."""
+    """Each of these works without Redis, too; `durable` is not there then."""
 
     limiter: Limiter
     claims: Claims
     store: ResponseStore
+    durable: Durable | None = None

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +40,14 @@ _INLINE_BYTES = 8192
 _LOWERING_THREADS = 2
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_NAMED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a call is made of: the same again makes the same call."""
+
+    body: bytes
+    context: CallContext
 
 
 class CallRunner:
@@ -98,16 +107,26 @@ class CallRunner:
         exchange.standing = verdict.standing
         return permit(self._limiter, verdict)
 
-    async def recalled(self, request: Request, recall: Recall[T]) -> T:
+    async def recalled(self, request: Request, recall: Recall[T]) -> tuple[T, "Origin"]:
         """For a route whose lowering needs what is stored; starts nothing."""
         raw, serving = await self.arrived(request)
         exchange = Exchange.of(request.scope)
+        origin = Origin(raw, new_context(exchange))
+        return await self._recalled(origin, serving, exchange, recall), origin
+
+    async def again(self, origin: "Origin", exchange: Exchange, recall: Recall[T]) -> T:
+        """The same for a call that was made before, here or elsewhere."""
+        return await self._recalled(origin, self._lifecycle.serving(), exchange, recall)
+
+    async def _recalled(
+        self, origin: "Origin", serving: Serving, exchange: Exchange, recall: Recall[T]
+    ) -> T:
+        raw = origin.body
         body = await self._worked(len(raw), lambda: parse_body(raw))
         lower, more = await recall(body)
-        context = new_context(exchange)
 
         def work() -> T:
-            return _lower(body, serving, exchange, context, lower)
+            return _lower(body, serving, exchange, origin.context, lower)
 
         return await self._worked(len(raw) + more, work)
 

@@ -6,10 +6,13 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from gateway.durable.record import RunRecord
+from gateway.durable.responses import Relower
 from gateway.exchange import Exchange
+from gateway.recollection import Recollection
 from gateway.replies import json_response
 from gateway.responses import Responses
-from gateway.rest.calls import CallRunner, Lowering, answer, notes
+from gateway.rest.calls import CallRunner, Lowering, Origin, answer, notes
 from gateway.rest.sse import TokenStreamResponse
 from openai_compat.job import Prepared
 from openai_compat.purpose import require_generation
@@ -21,19 +24,21 @@ from openai_compat.served import CallContext, ServedModel
 _PATH = "/v1/responses"
 
 
-def routes(calls: CallRunner, responses: Responses) -> APIRouter:
+def routes(calls: CallRunner, responses: Responses, recollection: Recollection) -> APIRouter:
     """The routes. A response belongs to the API key that made it; to others it is not there."""
     router = APIRouter()
 
     @router.post(_PATH)
     async def create_response(request: Request) -> Response:
         lower = partial(_lower, keeps=responses.keeps)
-        asked = await calls.recalled(request, partial(_recall, request, responses, lower))
-        return await _created(asked, request, calls, responses)
+        salt = Exchange.of(request.scope).salt
+        asked, origin = await calls.recalled(request, partial(_recall, recollection, salt, lower))
+        return await _created(asked, origin, request, calls, responses)
 
     @router.post(_PATH + "/input_tokens")
     async def count_input_tokens(request: Request) -> Response:
-        counted = await calls.recalled(request, partial(_recall, request, responses, _count))
+        salt = Exchange.of(request.scope).salt
+        counted, _ = await calls.recalled(request, partial(_recall, recollection, salt, _count))
         return json_response(counted.body, headers=notes(counted.ignored))
 
     @router.get(_PATH + "/{response_id}")
@@ -61,10 +66,30 @@ def routes(calls: CallRunner, responses: Responses) -> APIRouter:
     return router
 
 
+def relowering(calls: CallRunner, recollection: Recollection) -> Relower:
+    """What makes a response again that was written down."""
+
+    async def relower(record: RunRecord) -> ResponseJob:
+        caller = record.caller
+        context = CallContext(
+            id=record.stem,
+            now=record.now,
+            seed=record.seed,
+            cache_salt=caller.salt,
+            tenant=caller.tenant,
+            weight=caller.weight,
+        )
+        exchange = Exchange(f"req-{record.stem}", "POST", 0.0, caller=caller)
+        recall = partial(_recall, recollection, caller.salt, partial(_lower, keeps=True))
+        return await calls.again(Origin(record.body, context), exchange, recall)
+
+    return relower
+
+
 async def _recall(
-    request: Request, responses: Responses, lower: Any, body: dict[str, Any]
+    recollection: Recollection, salt: bytes, lower: Any, body: dict[str, Any]
 ) -> tuple[Lowering[Any], int]:
-    past = await responses.recall(body, Exchange.of(request.scope).salt)
+    past = await recollection.past(body, salt)
     return partial(lower, past=past), past.size
 
 
@@ -83,12 +108,16 @@ def _count(
 
 
 async def _created(
-    asked: ResponseJob, request: Request, calls: CallRunner, responses: Responses
+    asked: ResponseJob, origin: Origin, request: Request, calls: CallRunner, responses: Responses
 ) -> Response:
     exchange = Exchange.of(request.scope)
     headers = notes(asked.job.ignored)
     if asked.delivery.background:
-        follower = await responses.background(asked, exchange, calls.start)
+        context, shown = origin.context, asked.renderer.body()
+        record = RunRecord(
+            context.id, context.now, context.seed, exchange.caller, shown, origin.body
+        )
+        follower = await responses.background(asked, record, exchange, calls.start)
         if asked.delivery.stream:
             return TokenStreamResponse(follower, calls.pace, headers)
         return json_response(await responses.body(follower.key), headers=headers)

@@ -32,7 +32,9 @@ CANCELLED = ErrorReply(
 class ResponseRenderer:
     """Implements `job.Renderer`, and tells the response as it is at any moment.
 
-    A response in the background is queued until the engine has begun with it.
+    A response in the background is queued until the engine has begun with it. Its events are a
+    function of its tokens, one by one, so that any replica tells the same ones with the same
+    numbers, however the tokens came.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class ResponseRenderer:
         self._logprobs = logprobs
         self._pending: list[bytes] = []  # logprobs of tokens whose text is not known yet
         self._cached = 0
-        self._error: ErrorReply | None = None
+        self.error: ErrorReply | None = None  # of one that has failed
         self._background = bool(snapshots.echo["background"])
         self._waiting = self._background  # for the engine to begin
         self.status = Status.QUEUED if self._background else Status.IN_PROGRESS
@@ -69,7 +71,7 @@ class ResponseRenderer:
             return _NOTHING
         begun = self._go_on() if self._waiting else b""
         self._cached = max(self._cached, event.cached)
-        if self._logprobs is None:
+        if self._logprobs is None and not self._background:
             piece = choice.feed(event)
             frames, finish = self._show(piece), piece.finish
         else:
@@ -101,6 +103,15 @@ class ResponseRenderer:
         """The end of a response that somebody cancelled."""
         return self._break_off(Status.CANCELLED, None) + error_event(self._events, CANCELLED)
 
+    def skip(self, numbers: int) -> None:
+        """Leave so many numbers of events out."""
+        self._events.number += numbers
+
+    @property
+    def told(self) -> int:
+        """The number of the next event."""
+        return self._events.number
+
     def body(self) -> bytes:
         """The response as it is now, as JSON."""
         return json_bytes(self._object())
@@ -121,7 +132,7 @@ class ResponseRenderer:
     def _feed_each(self, event: TokenEvent) -> tuple[bytes, Ending | None]:
         """One token at a time: which item a logprob belongs to must not depend on the grouping."""
         frames, finish = b"", None
-        for one in _one_by_one(event):
+        for one in _one_by_one(event, end_apart=self._background):
             piece = self._choice.feed(one)
             frames, finish = frames + self._show(piece), piece.finish
             if finish is not None:
@@ -142,7 +153,7 @@ class ResponseRenderer:
 
     def _break_off(self, status: Status, error: ErrorReply | None) -> bytes:
         frames = self._output.close(ItemStatus.INCOMPLETE)
-        self.status, self._error = status, error
+        self.status, self.error = status, error
         return frames
 
     def _tell(self, kind: str) -> bytes:
@@ -153,21 +164,30 @@ class ResponseRenderer:
     def _object(self) -> dict[str, object]:
         usage = None if self.status.live else self.usage
         return self._snapshots.object(
-            self.status, self._output.items(), usage=usage, error=self._error
+            self.status, self._output.items(), usage=usage, error=self.error
         )
 
 
-def _one_by_one(event: TokenEvent) -> list[TokenEvent]:
-    """The event as events of one token each; the finish goes with the last."""
-    if len(event.tokens) < 2:
+def _one_by_one(event: TokenEvent, *, end_apart: bool) -> list[TokenEvent]:
+    """The event as events of one token each.
+
+    The finish goes with the last; apart, where it comes by itself now and then: a stop token, which
+    is not shown, always comes with it.
+    """
+    finish = event.finish
+    apart = end_apart and bool(event.tokens) and finish is not None and finish.stop_token is None
+    if len(event.tokens) < 2 and not apart:
         return [event]
-    last = len(event.tokens) - 1
-    return [
+    last = -1 if apart else len(event.tokens) - 1
+    ones = [
         replace(
             event,
             tokens=[token],
             logprobs=None if event.logprobs is None else [event.logprobs[place]],
-            finish=event.finish if place == last else None,
+            finish=finish if place == last else None,
         )
         for place, token in enumerate(event.tokens)
     ]
+    if apart:
+        ones.append(replace(event, tokens=[], logprobs=event.logprobs and [], finish=finish))
+    return ones

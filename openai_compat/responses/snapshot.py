@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Usage
+from openai_compat.sse import json_bytes
 
 
 class Status(StrEnum):
@@ -53,6 +56,13 @@ class Snapshots:
             **self.echo,
             "usage": None if usage is None else response_usage(usage),
         }
+
+
+def shown_as(shown: bytes, status: Status, error: ErrorReply | None = None) -> bytes:
+    """A response object that was shown when it began, with another status."""
+    told = msgspec.json.decode(shown)
+    told |= {"status": status, "error": None if error is None else _failure(error)}
+    return json_bytes(told)
 
 
 def response_usage(usage: Usage) -> dict[str, object]:

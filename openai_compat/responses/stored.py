@@ -6,7 +6,7 @@ from typing import cast
 
 import msgspec
 
-from openai_compat.errors import NotFound, RequestRejected
+from openai_compat.errors import NotFound, RequestRejected, Unavailable
 from openai_compat.responses.ids import owner
 from openai_compat.responses.items import MAX_ITEMS, Item
 from openai_compat.responses.snapshot import Status
@@ -113,10 +113,24 @@ def check_place(response: StoredResponse, after: int) -> None:
     first, end = response.first_event, response.first_event + len(response.events)
     if first - 1 <= after and (after < end or response.status.live):
         return
-    raise RequestRejected(
+    raise no_place(first, end - 1)
+
+
+def no_place(first: int, last: int) -> RequestRejected:
+    """What a reader is told whose place is not in a response that has events of these numbers."""
+    return RequestRejected(
         f"'starting_after' is not the number of an event that is kept: the response has those from"
-        f" {first} to {end - 1}.",
+        f" {first} to {last}.",
         param="starting_after",
+    )
+
+
+def no_store() -> Unavailable:
+    """What a client is told where the store of all gateways does not answer: it may be there."""
+    return Unavailable(
+        "Stored responses cannot be reached at this moment.",
+        code="store_unavailable",
+        retry_after_s=2.0,
     )
 
 

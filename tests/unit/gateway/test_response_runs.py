@@ -10,9 +10,12 @@ from engines.errors import EngineDied
 from gateway.admission import Admission
 from gateway.auth import Caller
 from gateway.dispatch import Dispatcher
+from gateway.durable.record import RunRecord
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
-from gateway.response_runs import Follower, Runs
+from gateway.recollection import Recollection
+from gateway.response_following import Follower
+from gateway.response_runs import Runs
 from gateway.response_store import MemoryResponseStore
 from gateway.responses import Responses
 from openai_compat.errors import NotFound, Overloaded, RequestRejected
@@ -39,8 +42,9 @@ class World:
         self.admission = Admission(max_sequences=8, max_waiting_tokens=1000)
         self.dispatcher = Dispatcher(self.engine, self.admission, self.metrics, clock)
         self.store = MemoryResponseStore(max_bytes=max_bytes, ttl_s=100, clock=clock)
-        self.runs = Runs(self.store, self.metrics, clock)
+        self.runs = Runs(self.metrics, clock)
         self.responses = Responses(self.store, self.runs, keeps=True)
+        self.recollection = Recollection(self.store)
         self.made = 0
 
     def asked(self, **fields):
@@ -52,7 +56,10 @@ class World:
 
     async def background(self, **fields):
         asked = self.asked(background=True, **fields)
-        follower = await self.responses.background(asked, self.exchange(), self.dispatcher.start)
+        exchange = self.exchange()
+        record = RunRecord(f"call{self.made}", 0, 0, exchange.caller, b"{}", b"{}")
+        start = self.dispatcher.start
+        follower = await self.responses.background(asked, record, exchange, start)
         return follower, self.engine.streams[-1]
 
     async def foreground(self, **fields):
@@ -336,15 +343,15 @@ def test_a_chain_that_is_broken_is_not_guessed():
             await call.answer()
             previous = f"resp_call{place + 1}"
         body = {"previous_response_id": previous}
-        past = await world.responses.recall(body, TENANT)
+        past = await world.recollection.past(body, TENANT)
         assert [each.key.id for each in past.chain] == ["resp_call1", "resp_call2", "resp_call3"]
         page = await world.responses.input_items(Key(TENANT, previous), PAGE)
         assert len(json.loads(page)["data"]) == 5
         with pytest.raises(NotFound):
-            await world.responses.recall(body, b"other")
+            await world.recollection.past(body, b"other")
         await world.responses.delete(Key(TENANT, "resp_call2"))
         for work in (
-            world.responses.recall(body, TENANT),
+            world.recollection.past(body, TENANT),
             world.responses.input_items(Key(TENANT, previous), PAGE),
         ):
             with pytest.raises(NotFound) as caught:
@@ -365,7 +372,7 @@ def test_a_past_that_is_too_long_is_refused_unread():
             await world.store.put(one)
             last = key.id
         for work in (
-            world.responses.recall({"previous_response_id": last}, TENANT),
+            world.recollection.past({"previous_response_id": last}, TENANT),
             world.responses.input_items(Key(TENANT, last), PAGE),
         ):
             with pytest.raises(RequestRejected) as caught:
@@ -377,7 +384,7 @@ def test_a_past_that_is_too_long_is_refused_unread():
             ({"input": [{"id": "msg_a1_0"}]}, "input"),
         ):
             with pytest.raises(RequestRejected) as caught:
-                await world.responses.recall(body, TENANT)
+                await world.recollection.past(body, TENANT)
             assert caught.value.reply.param == param
 
     run(scenario, max_bytes=64 << 20)

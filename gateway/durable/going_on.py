@@ -1,0 +1,80 @@
+"""Going on with a durable call from its log: at the worker that has it, or anew anywhere."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from engines.api import GenerationRequest, Kept, TokenEvent
+from engines.errors import EngineUnavailable, RequestUnknown
+from engines.replicas import MigratingStream, ReplicaSet, find
+from gateway.durable.resumed import ResumedStream
+
+_FIRST_WORD_S = 0.25  # for a worker to say that it does not have it
+_WAIT_S = 30.0  # for a worker to be there
+_LOOK_S = 0.2
+_ATTEMPTS = 1000  # of one owner: more than a stream may move
+
+
+class LoggedCall:
+    """A call of which there is a log. `on_alone` is told where no worker has the rest of it."""
+
+    def __init__(
+        self,
+        log: Sequence[Sequence[TokenEvent]],
+        fence: int,
+        on_alone: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._log = log
+        self._fence = fence
+        self._on_alone = on_alone
+
+    async def attach(
+        self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
+    ) -> list[ResumedStream]:
+        """The streams of its requests, from their first tokens on."""
+        if watch:
+            raise ValueError("who reads a durable call owns it")
+
+        async def go_on(rest: GenerationRequest) -> MigratingStream:
+            return await self._go_on(engine, rest)
+
+        return [
+            ResumedStream(request, log, go_on)
+            for request, log in zip(requests, self._log, strict=True)
+        ]
+
+    async def _go_on(self, engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream:
+        """Raises EngineError."""
+        if (stream := await _attached(engine, rest)) is not None:
+            return stream
+        await self._on_alone()
+        context = b"" if rest.kept is None else rest.kept.context
+        anew = replace(rest, kept=Kept(context, self._fence * _ATTEMPTS))
+        deadline = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                return engine.generate(anew)
+            except EngineUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _attached(engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream | None:
+    found = await find(engine.engines, rest.id)
+    if found is None:
+        return None
+    try:
+        stream = engine.attach(rest, found)
+    except RequestUnknown:
+        return None
+    try:
+        await stream.begin(_FIRST_WORD_S)
+    except RequestUnknown:
+        stream.detach()
+        return None
+    except BaseException:
+        stream.detach()
+        raise
+    return stream

@@ -1,0 +1,213 @@
+"""Frames of a durable call: nobody is told what is not written down.
+
+    engine --> renderer --> held back --> the journal has their tokens --> whoever reads
+
+Tokens are gathered for a tenth of a second, or until there are eight: what a reader waits for them,
+and at most one command for as many. While the journal is away frames go out all the same, as those
+of any call; what they told is written down when it is back.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+
+from engines.api import TokenEvent
+from gateway.dispatch import Call
+from gateway.durable.journal import Journal, JournalAway, Lost, Name
+from gateway.durable.token_log import TokenLog
+from openai_compat.errors import ErrorReply
+from openai_compat.job import Job, Rendered, Renderer, Usage
+
+GATHER_S = 0.1
+GATHER_TOKENS = 8
+_AGAIN_S = 0.5  # after the journal was away
+_AT_ONCE = 1000  # chunks in one command
+_MOST_HELD_BYTES = 256 << 10
+
+_log = logging.getLogger("penstock.durable")
+
+
+class LoggedRenderer:
+    """Implements `Renderer` over another one: what it is fed goes to the log."""
+
+    def __init__(self, inner: Renderer, log: TokenLog) -> None:
+        self._inner = inner
+        self._log = log
+
+    def begin(self) -> bytes:
+        return self._inner.begin()
+
+    def feed(self, request: int, event: TokenEvent) -> Rendered:
+        self._log.add(request, event)
+        return self._inner.feed(request, event)
+
+    def finish(self) -> bytes:
+        return self._inner.finish()
+
+    def fail(self, error: ErrorReply) -> bytes:
+        return self._inner.fail(error)
+
+    def fold(self) -> bytes:
+        return self._inner.fold()
+
+    @property
+    def usage(self) -> Usage:
+        return self._inner.usage
+
+
+class Writer:
+    """Writes the log of one call into the journal, in order."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        name: Name,
+        record: bytes,
+        log: TokenLog,
+        *,
+        fence: int = 1,
+        gaps: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self.fence = fence
+        self.log = log
+        self._journal = journal
+        self._record = record
+        self._written = len(log.chunks)
+        self._gaps = tuple(gaps)
+        self._away_until = 0.0
+
+    def logged(self, job: Job) -> Job:
+        """The job with a renderer that keeps the log."""
+        return replace(job, renderer=LoggedRenderer(job.renderer, self.log))
+
+    async def enter(self) -> None:
+        """Enter the call. Raises JournalError."""
+        await self._journal.begin(self.name, self._record, self.fence)
+        if self._gaps:
+            await self._journal.note_gaps(self.name, self.fence, self._gaps)
+
+    async def gap(self) -> None:
+        """Note that it goes on from the log alone. Raises JournalError."""
+        self._gaps += (self.log.length,)
+        await self._journal.note_gaps(self.name, self.fence, self._gaps)
+
+    async def write(self) -> bool:
+        """Write what is not written; False while the journal is away. Raises Fenced."""
+        self.log.cut()
+        if time.monotonic() < self._away_until:
+            return False
+        try:
+            await self._append()
+        except JournalAway:
+            self._away_until = time.monotonic() + _AGAIN_S
+            return False
+        return True
+
+    async def settle(self, ending: bytes) -> None:
+        """Write the rest and how it ended; waits while the journal is away. Raises Fenced."""
+        while not await self._settled(ending):  # noqa: ASYNC110 - it is waited for in Redis
+            await asyncio.sleep(_AGAIN_S)
+
+    async def forget(self) -> None:
+        """Take the call out of the journal, if it is there to be asked."""
+        with suppress(JournalAway):
+            await self._journal.forget(self.name)
+
+    async def _settled(self, ending: bytes) -> bool:
+        try:
+            if not await self.write():
+                return False
+            await self._journal.end(self.name, self.fence, ending)
+        except (JournalAway, Lost):
+            return False  # what is lost is entered again by the next write
+        return True
+
+    async def _append(self) -> None:
+        chunks = self.log.chunks
+        try:
+            while self._written < len(chunks):
+                some = chunks[self._written : self._written + _AT_ONCE]
+                await self._journal.append(self.name, self.fence, self._written, some)
+                self._written += len(some)
+        except Lost:
+            _log.warning("a durable call was lost by the journal, and is written once more")
+            self._written = 0
+            await self.enter()
+            await self._append()
+
+
+class WrittenFrames:
+    """The frames of a call, each told when its tokens are written down. Implements `sse.Source`.
+
+    `frames` raises Fenced where another owner has the call.
+    """
+
+    def __init__(self, call: Call, writer: Writer) -> None:
+        self.call = call
+        self.writer = writer
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._news = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._told = False
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        reading = asyncio.create_task(self._read())
+        try:
+            while True:
+                over = await self._gather(reading)
+                await self.writer.write()
+                if frames := self.take():
+                    self._told = True
+                    yield frames
+                if over:
+                    break
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await reading
+        reading.result()
+
+    def take(self) -> bytes:
+        """What is held back: for its reader, or for who ends the call before."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._taken.set()
+        return b"".join(held)
+
+    def fail(self, error: ErrorReply) -> bytes:
+        return self.take() + self.call.fail(error)
+
+    async def aclose(self) -> None:
+        await self.call.aclose()
+
+    async def _read(self) -> None:
+        async with aclosing(self.call.frames()) as frames:
+            async for some in frames:
+                self._held.append(some)
+                self._held_bytes += len(some)
+                self._news.set()
+                while self._held_bytes > _MOST_HELD_BYTES:  # its reader is slow
+                    self._taken.clear()
+                    await self._taken.wait()
+
+    async def _gather(self, reading: "asyncio.Task[None]") -> bool:
+        """Wait for something to tell; whether it is the last of it."""
+        log, deadline = self.writer.log, 0.0
+        while not reading.done():
+            now = time.monotonic()
+            if (self._held and not log.waits) or (log.waits and not self._told):
+                return False  # there is nothing to write for it, or it is the first
+            if log.waits:
+                deadline = deadline or now + GATHER_S
+            if log.tokens >= GATHER_TOKENS or 0 < deadline <= now:
+                return False
+            self._news.clear()
+            news = asyncio.ensure_future(self._news.wait())
+            left = deadline - now if deadline else None
+            await asyncio.wait({news, reading}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        return True

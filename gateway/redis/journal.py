@@ -1,0 +1,112 @@
+"""The journal of durable calls in Redis. Implements `Journal` and `Leases` by journal.lua."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.durable.journal import (
+    Entry,
+    Fenced,
+    JournalAway,
+    Lost,
+    Name,
+    pack_gaps,
+    unpack_gaps,
+)
+from gateway.redis.errors import RedisUnusable
+from gateway.redis.limiter import Functions
+from gateway.redis.link import Purpose, Word
+
+LEASE_S = 3.0
+LIVE_S = 86_400.0  # for a call that nobody goes on with
+ENDED_S = 600.0
+_MOST_CHUNKS = 10_000  # of one reading
+_MOST_DUE = 16
+_RUNS = ("penstock:{runs}:ends", "penstock:{runs}:wishes")
+
+
+class RedisJournal:
+    """The calls: a hash and a list for each, in one slot."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+
+    async def begin(self, name: Name, record: bytes, fence: int) -> None:
+        if not await self._call("begin", name, fence, _ms(LIVE_S), record):
+            raise Fenced("the call has a later owner")
+
+    async def append(self, name: Name, fence: int, at: int, chunks: Sequence[bytes]) -> None:
+        _check(await self._call("append", name, fence, _ms(LIVE_S), at, *chunks))
+
+    async def read(self, name: Name, at: int = 0) -> Entry | None:
+        told = await self._call("read", name, at, _MOST_CHUNKS)
+        if not told:
+            return None
+        fence, record, gaps, ending, chunks = told
+        try:
+            return Entry(int(fence), record, chunks, unpack_gaps(gaps), ending)
+        except ValueError:
+            raise JournalAway("the journal holds what cannot be read") from None
+
+    async def claim(self, name: Name, fence: int) -> bool:
+        return bool(await self._call("claim", name, fence, _ms(LIVE_S)))
+
+    async def note_gaps(self, name: Name, fence: int, gaps: Sequence[int]) -> None:
+        _check(await self._call("note", name, fence, _ms(LIVE_S), "gaps", pack_gaps(gaps)))
+
+    async def end(self, name: Name, fence: int, ending: bytes) -> None:
+        _check(await self._call("note", name, fence, _ms(ENDED_S), "ending", ending))
+
+    async def forget(self, name: Name) -> None:
+        await self._call("forget", name)
+
+    async def _call(self, verb: str, name: Name, *args: Word) -> Any:
+        keys = (f"penstock:{{{name}}}:call", f"penstock:{{{name}}}:log")
+        return await _asked(self._functions, f"penstock_journal_{verb}", keys, args)
+
+
+class RedisLeases:
+    """Which calls are alive: one sorted set for all."""
+
+    def __init__(self, functions: Functions, *, lease_s: float = LEASE_S) -> None:
+        self._functions = functions
+        self._lease_s = lease_s
+
+    async def renew(self, names: Sequence[Name]) -> frozenset[Name]:
+        told = await self._call("renew", _ms(self._lease_s), *names)
+        return frozenset(Name(name.decode()) for name in told)
+
+    async def release(self, names: Sequence[Name]) -> None:
+        if names:
+            await self._call("renew", 0, *names)
+
+    async def due(self) -> Sequence[Name]:
+        return [Name(name.decode()) for name in await self._call("due", _MOST_DUE)]
+
+    async def done(self, name: Name) -> None:
+        await self._call("done", name)
+
+    async def wish(self, name: Name) -> None:
+        await self._call("wish", name, _ms(LIVE_S))
+
+    async def _call(self, verb: str, *args: Word) -> Any:
+        return await _asked(self._functions, f"penstock_runs_{verb}", _RUNS, args)
+
+
+async def _asked(
+    functions: Functions, function: str, keys: Sequence[str], args: Sequence[Word]
+) -> Any:
+    try:
+        return await functions.call(function, keys, args, purpose=Purpose.RECORDS)
+    except RedisUnusable as error:
+        raise JournalAway("Redis keeps no records now") from error
+
+
+def _check(told: int) -> None:
+    if told == 0:
+        raise Fenced("the call has a later owner")
+    if told < 0:
+        raise Lost("the call is not in the journal")
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1e3)

@@ -1,0 +1,168 @@
+"""Who takes care of the responses in the background that are written down.
+
+Each has a lease, which its gateway renews. One whose lease has ended is adopted by another gateway,
+which goes on with it from its log: at the worker that has it, or anew. A gateway that drains leaves
+its own to the others.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from gateway.dispatch import Call
+from gateway.durable.ending import pack_ending
+from gateway.durable.going_on import LoggedCall
+from gateway.durable.journal import Entry, Journal, JournalAway, Name
+from gateway.durable.record import RunRecord, unpack_record
+from gateway.durable.responses import WrittenResponses, kept
+from gateway.durable.token_log import TokenLog, read_log
+from gateway.durable.written import Writer
+from gateway.exchange import Exchange
+from gateway.lifecycle import Lifecycle, Phase
+from gateway.metrics import Metrics
+from gateway.response_runs import Runs
+from gateway.response_store import ResponseStore
+from openai_compat.errors import ApiError, ErrorReply
+from openai_compat.responses.ids import response_id
+from openai_compat.responses.lower import ResponseJob
+from openai_compat.responses.snapshot import Status, shown_as
+from openai_compat.responses.stored import Key, StoredResponse
+
+Adopt = Callable[[ResponseJob, Call, Writer, Exchange], Awaitable[None]]
+
+_LOOK_S = 0.5
+_OURS = 500  # from this status on, a refusal is no fault of the call
+_QUIET_S = 6.0  # after the journal was away: whoever is alive renews first
+
+_log = logging.getLogger("penstock.durable")
+
+
+class Custodian:
+    """Renews, cancels where somebody wishes it, adopts. `run` goes on for ever."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        store: ResponseStore,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        written: WrittenResponses,
+        adopt: Adopt,
+    ) -> None:
+        self._runs = runs
+        self._store = store
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._journal = written.journal
+        self._leases = written.leases
+        self._relower = written.relower
+        self._adopt = adopt
+        self._quiet_until = 0.0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except JournalAway:
+                self._quiet_until = time.monotonic() + _QUIET_S
+            except Exception:  # noqa: BLE001 - nobody else would look again
+                _log.exception("a look after the responses in the background failed")
+            await asyncio.sleep(_LOOK_S * random.uniform(0.8, 1.2))
+
+    async def leave_all(self) -> None:
+        """Leave what runs to other gateways, which may have it at once."""
+        written = self._runs.written
+        await asyncio.gather(*(self._runs.leave(key) for key in written.values()))
+        with suppress(JournalAway):
+            await self._leases.release(list(written))
+
+    async def _look(self) -> None:
+        if self._lifecycle.phase is Phase.DRAINING:
+            await self.leave_all()
+            return
+        written = self._runs.written
+        if kept := [*written, *self._runs.ending]:
+            for name in await self._leases.renew(kept):
+                if name in written:
+                    await self._runs.cancel(written[name])
+        if not self._lifecycle.takes_calls or time.monotonic() < self._quiet_until:
+            return
+        due = [name for name in await self._leases.due() if name not in kept]
+        for name in random.sample(due, len(due)):
+            await self._take(name)
+
+    async def _take(self, name: Name) -> None:
+        """Go on with a call whose owner is gone, if it is there and nobody else is quicker."""
+        seen = await self._journal.read(name)
+        if seen is None or seen.ending:
+            await self._leases.done(name)
+            return
+        try:
+            record = unpack_record(seen.record)
+        except ValueError:
+            return  # a later version wrote it, and is there to go on with it
+        if not await self._journal.claim(name, seen.fence):
+            return
+        wished = await self._leases.renew([name])
+        entry = await read_whole(self._journal, name)  # by now, nobody else can add to it
+        if entry is None or entry.fence != seen.fence + 1:
+            return
+        try:
+            await self._go_on(name, entry, record)
+        except ApiError as error:
+            if error.reply.retryable or error.reply.status >= _OURS:
+                return  # somebody tries it when this lease has ended
+            await self._fail(name, entry, record, error.reply)
+        if wished and name in self._runs.written:
+            await self._runs.cancel(self._runs.written[name])
+
+    async def _go_on(self, name: Name, entry: Entry, record: RunRecord) -> None:
+        """Raises ApiError."""
+        asked = await self._relower(record)
+        log = TokenLog(entry.chunks)
+        writer = Writer(self._journal, name, entry.record, log, fence=entry.fence, gaps=entry.gaps)
+        told = read_log(entry.chunks, asked.job.requests)
+        serving = self._lifecycle.serving()
+        exchange = self._runs.exchange(
+            Exchange(
+                f"req-{record.stem}", "POST", 0.0, call_id=record.stem, caller=record.caller,
+                model=serving.engine.info.model,
+            )
+        )  # fmt: skip
+        exchange.resumed = True
+        asked = kept(asked, writer)
+        call = await serving.dispatcher.resume(
+            asked.job, LoggedCall(told, writer.fence, writer.gap), exchange
+        )
+        await self._adopt(asked, call, writer, exchange)
+        self._metrics.adopted()
+        _log.info("a response in the background was adopted after %d tokens", log.length)
+
+    async def _fail(self, name: Name, entry: Entry, record: RunRecord, reply: ErrorReply) -> None:
+        """End one that cannot be made again: what it goes back to is gone."""
+        _log.warning("a response in the background cannot be gone on with: %s", reply.code)
+        key = Key(record.caller.salt, response_id(record.stem))
+        body = shown_as(record.shown, Status.FAILED, reply)
+        await self._store.put(
+            StoredResponse(key, Status.FAILED, body, b"[]", None, background=True)
+        )
+        await self._journal.end(name, entry.fence, pack_ending(Status.FAILED, reply))
+        await self._leases.done(name)
+
+
+async def read_whole(journal: Journal, name: Name) -> Entry | None:
+    """What the journal has of a call, with all of its log."""
+    entry = await journal.read(name)
+    if entry is None:
+        return None
+    chunks = list(entry.chunks)
+    while entry.chunks:
+        more = await journal.read(name, len(chunks))
+        if more is None:
+            return None
+        chunks += more.chunks
+        entry = Entry(more.fence, entry.record, more.chunks, more.gaps, more.ending)
+    return Entry(entry.fence, entry.record, chunks, entry.gaps, entry.ending)
