@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from engines.errors import EngineError
+from gateway.log_writer import LogWriter
 
 _REQUESTS = "penstock.requests"
 
@@ -38,14 +39,15 @@ class JsonFormatter(logging.Formatter):
 
 def configure_logging(
     level: str, stream: IO[str], always: Mapping[str, object] | None = None
-) -> None:
+) -> LogWriter:
     """Send every logger of the process to `stream` as JSON lines, each with the fields `always`."""
-    handler = logging.StreamHandler(stream)
+    handler = LogWriter(stream)
     handler.setFormatter(JsonFormatter(always))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # a closed log pipe must not disturb serving
     for chatty in ("uvicorn.error", "uvicorn.access", "asyncio", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    return handler
 
 
 def log_request(facts: dict[str, object]) -> None:

@@ -142,6 +142,18 @@ class _RedisCollector(Collector):
             yield family
 
 
+class _LogCollector(Collector):
+    """Asks the log what it had to drop."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "penstock_log_lines_dropped", "Lines that nobody took", value=self._dropped()
+        )
+
+
 class Metrics:
     """What the gateway counts. Labels come from closed sets: routes, statuses, outcomes."""
 
@@ -210,6 +222,10 @@ class Metrics:
             ("penstock_stored_response_bytes", "Room they take", size),
         ):
             Gauge(name, doc, registry=self.registry).set_function(value)
+
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """Export how many lines of the log nobody took from now on."""
+        self.registry.register(_LogCollector(dropped))
 
     def begin(self) -> None:
         self._in_flight.inc()

@@ -184,8 +184,9 @@ def _run(
     settings: Settings, fleet: Fleet, listener: socket, url: str, sharing: "Sharing | None"
 ) -> int:
     """Run the server on an event loop of its own."""
-    configure_logging(settings.log_level, sys.stderr)
+    log = configure_logging(settings.log_level, sys.stderr)
     screen = StartScreen(sys.stdout)
     process = Process(settings, screen, url, fleet, settle=settle_memory, sharing=sharing)
+    process.parts.metrics.watch_log(lambda: log.dropped)
     with asyncio.Runner(loop_factory=process.server.config.get_loop_factory()) as runner:
         return runner.run(process.run(listener))

@@ -51,6 +51,7 @@ def samples(server):
 
 
 def lines(log, logger="penstock.requests"):
+    logging.getLogger().handlers[0].flush()
     records = [json.loads(line) for line in log.getvalue().splitlines()]
     return [record for record in records if record["logger"] == logger]
 
@@ -142,6 +143,7 @@ def test_no_prompt_key_or_answer_is_ever_logged_or_echoed(server, log):
     server.runner.broken.set()
     told.append(post(server, chat(PROMPT, max_tokens=500)).text)
     server.thread.join(20)
+    logging.getLogger().handlers[0].flush()
     heard = log.getvalue()
     assert "fault" in heard
     for secret in (KEY, PROMPT, PROMPT.replace(" ", "-"), "secret prompt text"):
