@@ -8,10 +8,13 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -26,13 +29,18 @@ class Stream:
     cached: int = 0
 
 
-async def stream(base_url: str, body: dict[str, object], api_key: str = "") -> Stream:
-    """POST /chat/completions with stream and usage; read to `[DONE]`. Raises on any other end."""
+async def stream(
+    base_url: str, body: dict[str, object], api_key: str = "", more: Mapping[str, str] = _NOTHING
+) -> Stream:
+    """POST /chat/completions with stream and usage; read to `[DONE]`. Raises on any other end.
+
+    `more`: headers besides.
+    """
     url = urlsplit(base_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         result = Stream(sent=time.perf_counter())
-        writer.write(_request(url, body, api_key))
+        writer.write(_request(url, body, api_key, more))
         await _read(reader, result)
         return result
     finally:
@@ -92,13 +100,16 @@ async def dechunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
             yield line
 
 
-def _request(url: SplitResult, body: dict[str, object], api_key: str = "") -> bytes:
+def _request(
+    url: SplitResult, body: dict[str, object], api_key: str = "", more: Mapping[str, str] = _NOTHING
+) -> bytes:
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     payload = json.dumps(streamed).encode()
+    rest = "".join(f"{name}: {value}\r\n" for name, value in more.items())
     return (
         f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\n"
         f"Content-Type: application/json\r\nAuthorization: Bearer {api_key}\r\n"
-        f"Content-Length: {len(payload)}\r\n\r\n"
+        f"{rest}Content-Length: {len(payload)}\r\n\r\n"
     ).encode() + payload
 
 

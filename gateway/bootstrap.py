@@ -49,15 +49,16 @@ def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
         max_bytes=settings.response_store_bytes, ttl_s=settings.response_ttl_s, clock=monotonic
     )
     metrics.watch_responses(lambda: len(store), lambda: store.bytes)
-    shared = Shared(MemoryLimiter(monotonic), MemoryClaims(), store)
+    claims = MemoryClaims()
+    shared = Shared(MemoryLimiter(monotonic), claims, store)
     if link is not None:
         metrics.watch_redis(link)
-        shared = _over_redis(link, shared)
+        shared = _over_redis(link, shared, claims)
     app = create_app(settings, lifecycle, metrics, monotonic, shared)
     return Parts(app, lifecycle, metrics)
 
 
-def _over_redis(link: "RedisLink", alone: Shared) -> Shared:
+def _over_redis(link: "RedisLink", alone: Shared, known: MemoryClaims) -> Shared:
     """The same for all gateways together; without Redis each goes on alone."""
     from gateway.redis.claims import RedisClaims
     from gateway.redis.journal import RedisJournal, RedisLeases
@@ -65,7 +66,7 @@ def _over_redis(link: "RedisLink", alone: Shared) -> Shared:
 
     return Shared(
         RedisLimiter(link, alone.limiter),
-        RedisClaims(link, alone.claims),
+        RedisClaims(link, known),
         alone.store,
         Durable(RedisJournal(link), RedisLeases(link)),
     )

@@ -38,28 +38,54 @@ class Claims(Protocol):
         """Take a claim back, if it is the one that stands. Never fails."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """A claim that stands in one gateway."""
+
+    made: float
+    claim: Claim
+    told: int | None = None
+
+
 class MemoryClaims:
     """Claims of one gateway."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._claims: OrderedDict[str, tuple[float, Claim]] = OrderedDict()
+        self._claims: OrderedDict[str, _Known] = OrderedDict()
 
     async def claim(self, name: str, claim: Claim) -> Claim:
-        now = self._clock()
-        self._drop_old(now)
-        _, standing = self._claims.setdefault(name, (now, claim))
-        return standing
+        return self.known(name) or self.keep(name, claim)
 
     async def forget(self, name: str, claim: Claim) -> None:
-        if name in self._claims and self._claims[name][1] == claim:
+        if name in self._claims and self._claims[name].claim == claim:
             del self._claims[name]
+
+    def known(self, name: str) -> Claim | None:
+        """The claim that stands here."""
+        self._drop_old(self._clock())
+        known = self._claims.get(name)
+        return None if known is None else known.claim
+
+    def keep(self, name: str, claim: Claim, told: int | None = None) -> Claim:
+        """This one stands from now on. `told`: in which of its lives a store said so."""
+        known = self._claims.get(name)
+        if known is None or known.claim != claim:
+            self._claims[name] = known = _Known(self._clock(), claim)
+            self._claims.move_to_end(name)
+        known.told = told
+        return claim
+
+    def told(self, name: str) -> int | None:
+        """What `keep` was told of the claim that stands."""
+        known = self._claims.get(name)
+        return None if known is None else known.told
 
     def _drop_old(self, now: float) -> None:
         """In the order in which they were made."""
         while self._claims:
-            made, _ = next(iter(self._claims.values()))
-            if now - made < CLAIM_S and len(self._claims) < _MOST:
+            oldest = next(iter(self._claims.values()))
+            if now - oldest.made < CLAIM_S and len(self._claims) < _MOST:
                 return
             self._claims.popitem(last=False)
 

@@ -117,6 +117,10 @@ class RedisLinkCounts(Protocol):
     def openings(self) -> int:
         """How often it went down."""
 
+    @property
+    def silences(self) -> int:
+        """How often nobody waited for it, for it said nothing."""
+
 
 class _RedisCollector(Collector):
     """Asks how Redis is, and what it was asked for, when scraped."""
@@ -130,6 +134,11 @@ class _RedisCollector(Collector):
         )
         yield CounterMetricFamily(
             "penstock_redis_breaker_openings", "Times it went down", value=self._link.openings
+        )
+        yield CounterMetricFamily(
+            "penstock_redis_silences",
+            "Times it said nothing for so long that nobody waited for it",
+            value=self._link.silences,
         )
         for name, doc, counted in (
             ("commands", "Commands sent, by what for", self._link.counts.commands),

@@ -1,6 +1,7 @@
 """Whether to ask a service that may be down. Pure: the clock is an argument.
 
     CLOSED --two failures in a row, or four within a second--> OPEN --rested--> a probe
+           --one, and nothing at all was heard meanwhile----->
        ^------------------------- it is answered ---------------------------------'|
                                        OPEN, for twice as long <-- it is not ------'
 
@@ -44,13 +45,17 @@ class Breaker:
         """A call was answered. While open this is a late answer, and proves nothing."""
         self._in_a_row = 0
 
-    def fail(self, now: float) -> bool:
-        """A call was not; whether this has opened the breaker."""
+    def fail(self, now: float, *, silent: bool = False) -> bool:
+        """A call was not; whether this has opened the breaker.
+
+        `silent`: nor was anything else, for as long as a call may take.
+        """
         if self.open:
             return False
         self._in_a_row += 1
         self._failures.append(now)
-        if self._in_a_row < self._patience.in_a_row and not self._crowded(now):
+        few = self._in_a_row < self._patience.in_a_row and not self._crowded(now)
+        if few and not silent:
             return False
         if now - self._closed_at >= self._patience.steady_s:
             self._rest_s = self._patience.first_rest_s

@@ -1,29 +1,52 @@
-"""Claims of idempotency keys in Redis, for all gateways together; without it, each for itself."""
+"""Claims of idempotency keys in Redis, for all gateways together; without it, each for itself.
+
+A gateway remembers what Redis has told it, so that it knows its calls while Redis is down. What
+Redis was not told, or may have lost since (it has been down), is offered to it again when it is
+asked next, once: of two claims for one key Redis decides.
+"""
 
 import logging
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
 
-from gateway.claims import CLAIM_S, Claim, Claims
+from gateway.claims import CLAIM_S, Claim, MemoryClaims
 from gateway.redis.errors import RedisUnusable
-from gateway.redis.limiter import Functions
-from gateway.redis.link import Purpose
+from gateway.redis.link import Purpose, Word
 
 _log = logging.getLogger("penstock.claims")
+
+
+class Functions(Protocol):
+    """What is needed of a link to Redis."""
+
+    @property
+    def openings(self) -> int:
+        """How often it went down: after that it may have lost what it was told."""
+
+    def call(
+        self, function: str, keys: Sequence[str], args: Sequence[Word], *, purpose: Purpose
+    ) -> Awaitable[Any]:
+        """An answer in time, or RedisUnusable."""
 
 
 class RedisClaims:
     """Implements `Claims` by gateway/redis/functions/claims.lua: one command for each call."""
 
-    def __init__(self, functions: Functions, local: Claims) -> None:
+    def __init__(self, functions: Functions, local: MemoryClaims) -> None:
         self._functions = functions
         self._local = local
 
     async def claim(self, name: str, claim: Claim) -> Claim:
-        words = (_packed(claim), int(CLAIM_S * 1e3))
+        life, offered = self._functions.openings, claim
+        known = self._local.known(name)
+        if known is not None and self._local.told(name) != life:
+            offered = known
+        words = (_packed(offered), int(CLAIM_S * 1e3))
         try:
             told = await self._functions.call(
                 "penstock_claim", [_key(name)], words, purpose=Purpose.RECORDS
             )
-            return _unpacked(told)
+            return self._local.keep(name, _unpacked(told), life)
         except (RedisUnusable, ValueError) as error:
             _log.debug("claims are kept here alone: %s", type(error).__name__)
             return await self._local.claim(name, claim)

@@ -34,10 +34,9 @@ _PATIENT_S = 5.0  # where an operator waits
 MAX_CONNECTIONS = 64  # of a process, to each node
 
 LOST = (RedisConnectionError, OSError)  # the connection went before the answer came
+UNHEARD = (*LOST, RedisTimeoutError, TimeoutError)  # what was asked may have been done
 AWAY = (
-    *LOST,
-    RedisTimeoutError,
-    TimeoutError,
+    *UNHEARD,
     ReadOnlyError,  # a master that was one
     OutOfMemoryError,
     ClusterDownError,

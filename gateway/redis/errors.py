@@ -2,9 +2,12 @@
 
 RedisUnusable            there is no answer to go by
   RedisDown              it does not answer, or not in time, or takes no writes
+    Unanswered           it was asked all the same: what was asked may be done, now or later
   FunctionsMissing       it lacks the functions that `penstock redis-setup` puts there
   RedisRefused           it answered with an error: a permission, a key of another type
 """
+
+from asyncio import Future
 
 
 class RedisUnusable(Exception):  # noqa: N818 - a state more than an error: callers go on without
@@ -17,6 +20,17 @@ class RedisDown(RedisUnusable):
     """It does not answer in time, or not at all; the same while calls are not even tried."""
 
     retryable = True
+
+
+class Unanswered(RedisDown):
+    """It was asked, and nothing was heard of it: the command may be done, or be done yet.
+
+    `over` ends when it is under way no more; without it that is so already.
+    """
+
+    def __init__(self, words: str, over: Future[None] | None = None) -> None:
+        super().__init__(words)
+        self.over = over
 
 
 class FunctionsMissing(RedisUnusable):

@@ -1,10 +1,12 @@
 """The one way to Redis: bounded in time, through a breaker, counted.
 
     call, command --closed--> redis-py, a quarter of a second at most --> an answer, or RedisDown
+                  --silent--> RedisDown at once            what was sent before has its whole time
                   --open----> RedisDown at once            a task of this object probes meanwhile
 
-No caller ever waits for longer than `CALL_S`, and none at all while Redis is known to be down. It
-may be down at the start, go and come back: nothing need be restarted.
+No caller ever waits for longer than `CALL_S`, nor for longer than Redis has usually something to
+say, and none at all while it is known to be down. It may be down at the start, go and come back:
+nothing need be restarted.
 """
 
 import asyncio
@@ -14,15 +16,22 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.redis.address import parse_address
 from gateway.redis.breaker import Breaker
-from gateway.redis.client import AWAY, LOST, MAX_CONNECTIONS, Client, open_client
-from gateway.redis.errors import FunctionsMissing, RedisDown, RedisRefused, RedisUnusable
+from gateway.redis.client import AWAY, LOST, MAX_CONNECTIONS, UNHEARD, Client, open_client
+from gateway.redis.errors import (
+    FunctionsMissing,
+    RedisDown,
+    RedisRefused,
+    RedisUnusable,
+    Unanswered,
+)
 from gateway.redis.library import VERSION, VERSION_FUNCTION, own_version, version_of
+from gateway.redis.silence import Silence
 from gateway.setting_kinds import Secret
 
 CALL_S = 0.25
@@ -33,6 +42,7 @@ _SETUP = "run `penstock redis-setup` with the URL of the user who may load funct
 
 _log = logging.getLogger("penstock.redis")
 
+T = TypeVar("T")
 Word = str | bytes | int | float
 
 
@@ -61,9 +71,13 @@ class RedisLink:
         self._address = parse_address(url.value)
         self._clock = clock
         self._breaker = Breaker(now=clock())
+        self._silence = Silence()
+        self._listening: asyncio.TimerHandle | None = None  # looks how long a silence lasts
+        self._waiting: set[asyncio.Future[None]] = set()  # one of each caller, to let it go
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._client: Client | None = None
         self._sending: set[asyncio.Task[Any]] = set()
+        self._out: set[asyncio.Task[Any] | None] = set()  # of these, those that have a slot
         self._probing: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # the breaker is open: the prober has work
         self._opened.set()
@@ -75,13 +89,18 @@ class RedisLink:
 
     @property
     def up(self) -> bool:
-        """Whether it answered, the last time that it mattered."""
-        return not self._breaker.open
+        """Whether calls are sent: it answered, the last time that it mattered."""
+        return not self._breaker.open and not self._silence.lasts
 
     @property
     def openings(self) -> int:
         """How often it went down."""
         return self._breaker.openings
+
+    @property
+    def silences(self) -> int:
+        """How often it said nothing for so long that nobody waited for it."""
+        return self._silence.times
 
     def start(self) -> None:
         """Begin to look for it; returns at once. Call on the event loop."""
@@ -92,6 +111,8 @@ class RedisLink:
         """End. Idempotent; calls raise RedisDown from now on."""
         probing, self._probing = self._probing, None
         client, self._client = self._client, None
+        if self._listening is not None:
+            self._listening.cancel()
         if probing is not None:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
@@ -132,24 +153,76 @@ class RedisLink:
     async def _ask(
         self, words: tuple[Word, ...], key: str, purpose: Purpose, *, again: bool
     ) -> Any:
-        if self._breaker.open or self._client is None:
+        if self._client is None or not self.up:
             self.counts.skipped[purpose] += 1
             raise RedisDown("Redis is down")
+        sending = self._begun(self._send(self._client, words, purpose, again=again))
+        begun = self._clock()
         try:
-            answer = await self._within(
-                CALL_S, self._send(self._client, words, purpose, again=again)
-            )
-        except AWAY as error:
+            await self._waited(sending)
+        except asyncio.CancelledError:
+            sending.cancel()
+            raise
+        if not sending.done() and self._clock() - begun < CALL_S:
             self.counts.failures[purpose] += 1
-            self._note_failure(error, key)
-            raise RedisDown("Redis did not answer") from error
+            raise self._unheard(sending, begun, key)
+        try:
+            return self._answer(sending, key)
+        except RedisUnusable:
+            self.counts.failures[purpose] += 1
+            raise
         except RedisError as error:
             self.counts.failures[purpose] += 1
-            self._breaker.succeed()  # it is there
             called = words[1] if words[0] == "FCALL" else words[0]  # never a key: it may be long
             raise self._refusal(error, str(called)) from error
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+        return task
+
+    async def _waited(self, sending: asyncio.Task[Any]) -> None:
+        """Until it is answered, its time is up, or nobody waits any more."""
+        let_go = asyncio.get_running_loop().create_future()
+        self._waiting.add(let_go)
+        try:
+            await asyncio.wait(
+                {sending, let_go}, timeout=CALL_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._waiting.discard(let_go)
+
+    def _unheard(self, sending: asyncio.Task[Any], begun: float, key: str) -> RedisDown:
+        """Why a caller was let go whose command goes on, if it went out at all."""
+        if sending not in self._out:
+            sending.cancel()
+            return RedisDown("Redis says nothing")
+        outlasting = self._begun(self._outlast(sending, begun, key))
+        return Unanswered("Redis says nothing", outlasting)
+
+    def _answer(self, sending: asyncio.Task[Any], key: str) -> Any:
+        """What it was answered; where it was not, that is the end of it. Raises RedisError."""
+        sending.cancel()
+        try:
+            if not sending.done():
+                raise TimeoutError
+            answer = sending.result()
+        except AWAY as error:
+            self._note_failure(error, key)
+            sort = Unanswered if isinstance(error, UNHEARD) else RedisDown
+            raise sort("Redis did not answer") from error
+        except RedisError:
+            self._breaker.succeed()  # it is there
+            raise
         self._breaker.succeed()
         return answer
+
+    async def _outlast(self, sending: asyncio.Task[Any], begun: float, key: str) -> None:
+        """Hear of a command for whom nobody waits: an answer ends the silence."""
+        await asyncio.wait({sending}, timeout=begun + CALL_S - self._clock())
+        with contextlib.suppress(RedisUnusable, RedisError):
+            self._answer(sending, key)
 
     async def _within(self, limit_s: float, sending: Coroutine[Any, Any, Any]) -> Any:
         """What a command was answered. Raises TimeoutError.
@@ -157,9 +230,7 @@ class RedisLink:
         It is sent by a task of its own, which is told to end where nobody waits any more: told in
         the caller's task, redis-py now and then hears nothing of it, and waits on.
         """
-        task = asyncio.create_task(sending)
-        self._sending.add(task)
-        task.add_done_callback(self._sent)
+        task = self._begun(sending)
         try:
             done, _ = await asyncio.wait({task}, timeout=limit_s)
         finally:
@@ -180,18 +251,61 @@ class RedisLink:
         purpose: Purpose,
         again: bool,  # noqa: FBT001
     ) -> Any:
+        task = asyncio.current_task()
         async with self._slots:
-            self.counts.commands[purpose] += 1
+            self._out.add(task)
             try:
-                return await client.execute_command(*words)
+                return await self._execute(client, words, purpose)
             except LOST:
                 if not again:
                     raise
-            self.counts.commands[purpose] += 1
-            return await client.execute_command(*words)
+                return await self._execute(client, words, purpose)
+            finally:
+                self._out.discard(task)
+
+    async def _execute(self, client: Client, words: tuple[Word, ...], purpose: Purpose) -> Any:
+        self.counts.commands[purpose] += 1
+        begun = self._clock()
+        self._silence.asked()
+        self._listen()
+        answered = False
+        try:
+            answer = await client.execute_command(*words)
+            answered = True
+        except ResponseError:
+            answered = True
+            raise
+        finally:
+            if answered:
+                self._silence.answered(self._clock() - begun)
+            else:
+                self._silence.given_up()
+        return answer
+
+    # -- silence
+
+    def _listen(self) -> None:
+        """Look now and then whether it has answered anybody, unless somebody does."""
+        look_s = self._silence.look_s
+        if self._listening is None and look_s is not None and not self._breaker.open:
+            loop = asyncio.get_running_loop()
+            self._listening = loop.call_later(look_s, self._look)
+
+    def _look(self) -> None:
+        self._listening = None
+        if self._silence.look():
+            _log.debug("Redis says nothing; nobody waits for it until it does")
+            self._let_go()
+        self._listen()
+
+    def _let_go(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _note_failure(self, error: BaseException, key: str) -> None:
-        if self._breaker.fail(self._clock()):
+        if self._breaker.fail(self._clock(), silent=self._silence.lasts):
+            self._let_go()
             # In a cluster, what is asked for next is the part that failed.
             tag = key.partition("{")[2].partition("}")[0]
             self._probe_key = f"penstock:{{{tag or 'probe'}}}:probe"

@@ -7,7 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.redis.errors import FunctionsMissing, RedisDown, RedisRefused, RedisUnusable
+from gateway.redis.errors import (
+    FunctionsMissing,
+    RedisDown,
+    RedisRefused,
+    RedisUnusable,
+    Unanswered,
+)
 from gateway.redis.library import VERSION, own_version, source
 from gateway.redis.link import CALL_S, Purpose, RedisLink
 from gateway.redis.setup import set_up
@@ -50,7 +56,7 @@ async def linked(url):
 async def up(link, within_s=10):
     async with asyncio.timeout(within_s):
         await link.came_up()
-    assert link.up
+    await until(lambda: link.up)
 
 
 async def until(condition, within_s=10):
@@ -76,19 +82,22 @@ def a_write(link):
 async def goes_down(link):
     """Calls fail in time, each of them, until the breaker is open; then they cost nothing."""
     began, calls = time.monotonic(), 0
-    while link.up:
+    while not link.openings:
         waited, error = await timed(a_write(link))
         assert isinstance(error, RedisDown)
         assert waited < CALL_S + SLACK_S
-        calls += 1
+        calls += isinstance(error, Unanswered)
+        await asyncio.sleep(0.01)
     assert calls <= 2
     assert time.monotonic() - began < 1 + SLACK_S
-    sent, began = link.counts.commands[FOR], time.monotonic()
+    sent, skipped = link.counts.commands[FOR], link.counts.skipped[FOR]
+    began = time.monotonic()
     for _ in range(1000):
         with pytest.raises(RedisDown):
             await a_write(link)
     assert time.monotonic() - began < SLACK_S
     assert link.counts.commands[FOR] == sent
+    assert link.counts.skipped[FOR] == skipped + 1000
     assert link.openings == 1
 
 
@@ -104,24 +113,76 @@ def test_a_killed_server_is_left_alone_and_found_again(server):
             await asyncio.to_thread(server.start)
             await up(link)
             await a_write(link)
-            assert link.counts.skipped[FOR] == 1000
 
     asyncio.run(scenario())
 
 
-def test_a_frozen_server_costs_one_wait_for_each_of_two_calls(server):
-    """A stopped process accepts connections and says nothing."""
+def test_a_frozen_server_is_waited_for_no_longer_than_it_ever_took(server):
+    """A stopped process accepts connections and says nothing: one command finds that out."""
 
     async def scenario():
         async with linked(server.url) as link:
             await up(link)
+            for _ in range(40):  # it learns how long answers take
+                await a_write(link)
+            sent = link.counts.commands[FOR]
             server.freeze()
+            together = [a_write(link) for _ in range(20)]
+            ends = await asyncio.gather(*(timed(call) for call in together))
+            assert link.silences == 1
+            assert all(isinstance(error, Unanswered) for _, error in ends)
             await goes_down(link)
+            assert link.counts.commands[FOR] == sent + 20
             await asyncio.sleep(1)  # in which it stays down, and nobody is asked but by probes
             assert not link.up
             server.thaw()
             await up(link)
             await a_write(link)
+
+    asyncio.run(scenario())
+
+
+def test_a_silence_ends_with_the_first_late_answer(shared, monkeypatch):
+    """Who waited goes on without; what was asked is done all the same, and nothing went down."""
+    for name in ("link.CALL_S", "client.SOCKET_S"):
+        monkeypatch.setattr(f"gateway.redis.{name}", 20.0)  # a slow machine is no server that died
+
+    async def scenario():
+        async with Proxy(shared.port) as proxy, linked(f"redis://127.0.0.1:{proxy.port}") as link:
+            await up(link)
+            for _ in range(40):
+                await a_write(link)
+            proxy.hole = True
+            with pytest.raises(Unanswered) as let_go:
+                await link.command("SET", KEY, "late", purpose=FOR)
+            assert not let_go.value.over.done()
+            with pytest.raises(RedisDown, match="is down"):
+                await a_write(link)
+            proxy.hole = False
+            await let_go.value.over
+            assert (link.silences, link.openings, link.up) == (1, 0, True)
+            assert shared.cli("GET", KEY) == "late"
+            await a_write(link)
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_was_busy_hears_what_came_meanwhile(shared):
+    """The answer is there, and nobody has read it: that is no silence."""
+
+    async def scenario():
+        async with linked(shared.url) as link:
+            await up(link)
+            for _ in range(40):
+                await a_write(link)
+            busy_s = 4 * link._silence.patience_s
+            for _ in range(10):
+                call = asyncio.create_task(a_write(link))
+                sent = link.counts.commands[FOR]
+                await until(lambda sent=sent: link.counts.commands[FOR] > sent)
+                asyncio.get_running_loop().call_soon(time.sleep, busy_s)
+                await call
+            assert link.silences == 0
 
     asyncio.run(scenario())
 
@@ -161,9 +222,13 @@ def test_many_at_once_wait_no_longer_than_one(server):
             assert max(waited for waited, _ in ends) < CALL_S + 3 * SLACK_S
             assert all(isinstance(error, RedisDown) for _, error in ends)
             server.thaw()
-            await up(link)
-            for _ in range(5):
-                await asyncio.gather(*(a_write(link) for _ in range(200)))
+            await until(lambda: link.up and not link._sending)
+            answered = 0
+            async with asyncio.timeout(20):
+                while answered < 1000:  # a busy machine may be silent for a moment
+                    calls = (timed(a_write(link)) for _ in range(200))
+                    answered += sum(error is None for _, error in await asyncio.gather(*calls))
+                    await until(lambda: link.up)
             connected = int(server.cli("INFO", "clients").split("connected_clients:")[1].split()[0])
             assert connected <= 64 + 2
 

@@ -74,9 +74,10 @@ class RedisServer:
         return self
 
     def _configuration(self):
-        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}", *self.options]
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"]
         if not self.sentinel:
             lines += ['save ""', "appendonly no", "enable-debug-command yes"]
+        lines += self.options
         if self.users:
             lines.append(f"aclfile {self.folder / 'users.acl'}")
         return "\n".join(lines) + "\n"

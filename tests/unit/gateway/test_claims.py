@@ -48,14 +48,11 @@ def run(request):
     return run
 
 
-class Refusing:
+class Refusing(MemoryClaims):
     """Claims that nobody may turn to while Redis is up."""
 
     async def claim(self, name, claim):
         raise AssertionError(f"{name} is claimed here")
-
-    async def forget(self, name, claim):
-        """Nothing is here."""
 
 
 def test_the_first_claim_stands(run):
@@ -123,19 +120,105 @@ def test_in_redis_they_end_by_themselves_too(server):
     assert CLAIM_S - 60 < int(server.cli("PTTL", _key("ttl"))) / 1000 <= CLAIM_S
 
 
+class Gateway:
+    """Claims over a store that several share, and what stands between a test and it."""
+
+    def __init__(self, store):
+        self.store = store
+        self.up = True
+        self.openings = 0
+        self.claims = RedisClaims(self, MemoryClaims())
+
+    async def call(self, function, keys, words, *, purpose):
+        """What claims.lua does."""
+        if not self.up:
+            raise RedisDown("it is down")
+        if function == "penstock_claim":
+            return self.store.setdefault(keys[0], words[0])
+        assert function == "penstock_forget_claim"
+        if self.store.get(keys[0]) == words[0]:
+            del self.store[keys[0]]
+        return None
+
+    def go_down(self):
+        self.up = False
+        self.openings += 1
+
+
 def test_without_redis_each_gateway_has_its_own():
     """And no call fails."""
 
-    class Down:
-        async def call(self, *_, **__):
-            raise RedisDown("it is down")
+    async def scenario():
+        gateway = Gateway({})
+        gateway.go_down()
+        assert await gateway.claims.claim("n", ONE) == ONE
+        assert await gateway.claims.claim("n", TWO) == ONE
+        await gateway.claims.forget("n", ONE)
+        assert await gateway.claims.claim("n", TWO) == TWO
+
+    asyncio.run(scenario())
+
+
+def test_what_redis_said_is_known_while_it_is_down():
+    """A call that began before is not begun again."""
 
     async def scenario():
-        claims = RedisClaims(Down(), MemoryClaims())
-        assert await claims.claim("n", ONE) == ONE
-        assert await claims.claim("n", TWO) == ONE
-        await claims.forget("n", ONE)
-        assert await claims.claim("n", TWO) == TWO
+        store = {}
+        one, two = Gateway(store), Gateway(store)
+        assert await one.claims.claim("n", ONE) == ONE
+        assert await two.claims.claim("n", TWO) == ONE
+        for gateway in (one, two):
+            gateway.go_down()
+            assert await gateway.claims.claim("n", TWO) == ONE
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("knew", [True, False])
+def test_what_redis_does_not_know_it_is_told_when_it_is_back(knew):
+    """It was claimed while it was down; or before, and it has lost everything."""
+
+    async def scenario():
+        store = {}
+        one, two = Gateway(store), Gateway(store)
+        if knew:
+            await one.claims.claim("n", ONE)
+        one.go_down()
+        assert await one.claims.claim("n", ONE) == ONE
+        store.clear()
+        one.up = True
+        assert await one.claims.claim("n", TWO) == ONE
+        assert await two.claims.claim("n", TWO) == ONE
+
+    asyncio.run(scenario())
+
+
+def test_of_two_claims_made_while_redis_was_down_the_first_that_it_hears_of_stands():
+    """For all gateways from then on."""
+
+    async def scenario():
+        store = {}
+        one, two = Gateway(store), Gateway(store)
+        for gateway, claim in ((one, ONE), (two, TWO)):
+            gateway.go_down()
+            assert await gateway.claims.claim("n", claim) == claim
+            gateway.up = True
+        assert await two.claims.claim("n", Claim("c" * 24, "asked")) == TWO
+        assert await one.claims.claim("n", ONE) == TWO
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_that_another_gateway_took_back_does_not_return():
+    """Who knew it offers its own."""
+
+    async def scenario():
+        store = {}
+        one, two = Gateway(store), Gateway(store)
+        await one.claims.claim("n", ONE)
+        assert await two.claims.claim("n", TWO) == ONE
+        await one.claims.forget("n", ONE)
+        assert await two.claims.claim("n", TWO) == TWO
 
     asyncio.run(scenario())
 

@@ -20,7 +20,7 @@ from gateway.limits import (
     permit,
 )
 from gateway.memory_limiter import MemoryLimiter
-from gateway.redis.errors import RedisDown
+from gateway.redis.errors import RedisDown, Unanswered
 from gateway.redis.limiter import RedisLimiter, _keys
 from gateway.redis.link import Purpose, RedisLink
 from gateway.redis.setup import set_up
@@ -411,6 +411,54 @@ def test_without_redis_each_gateway_counts_alone():
         assert await world.empty()
 
     run(in_memory, scenario)
+
+
+class Cut(Patient):
+    """A real Redis that answers while a test lets it; what is asked may be done all the same."""
+
+    def __init__(self, client):
+        super().__init__(client)
+        self.back = asyncio.Event()
+        self.done_all_the_same = False
+
+    async def call(self, function, keys, args, *, purpose):
+        if self.back.is_set():
+            return await super().call(function, keys, args, purpose=purpose)
+        if self.done_all_the_same:
+            await super().call(function, keys, args, purpose=purpose)
+        raise Unanswered("nothing is heard of it")
+
+    async def came_up(self):
+        await self.back.wait()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_redis_is_told_later_what_it_did_not_hear(server, done):
+    """Else it would count calls that have ended, and refuse others for them."""
+
+    async def scenario(world, _):
+        link = Cut(world.client)
+        limiter = RedisLimiter(link, MemoryLimiter(Clock()))
+        link.back.set()
+        held = await limiter.reserve(TENANT, Quota(60, 1), 60)
+        link.back.clear()
+        limiter.settle(held.grant, 0)
+        link.done_all_the_same = done  # whoever asks next is counted in, and does not know it
+        meanwhile = await limiter.reserve(TENANT, Quota(60, 1), 60)
+        assert told(meanwhile) == (None, 1, 0)
+        link.back.set()
+        async with asyncio.timeout(20):
+            while limiter._untold:  # noqa: ASYNC110 - a test waits for a fact
+                await asyncio.sleep(0.01)
+        again = await limiter.reserve(TENANT, Quota(60, 1), 60)
+        assert again.spent is None
+        assert again.grant.lease in limiter._held
+        for each in (meanwhile, again):
+            limiter.settle(each.grant, 0)
+        await limiter.close()
+        assert await world.empty()
+
+    run(lambda: in_redis(server), scenario)
 
 
 async def counted_there(limiter):
