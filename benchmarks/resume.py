@@ -1,243 +1,229 @@
-"""Gateways killed under load: do clients that come back lose a token, and how long do they wait?
+"""Gateways and workers killed, stopped and cut off under load: what do clients lose that come back?
 
-    python -m benchmarks.resume --kills 200
+    python -m benchmarks.resume --kill gateways --times 200
+    python -m benchmarks.resume --kill workers --times 200
+    python -m benchmarks.resume --kill both --times 50
+    python -m benchmarks.resume --kill connections --times 200
+    python -m benchmarks.resume --stop gateways --times 20
+    python -m benchmarks.resume --stop workers --times 8
 
-Two workers and two gateways that front both. Clients stream all the time through either; again and
-again one gateway gets SIGKILL at a random moment, and is started anew. Whose connection breaks goes
-on with `Last-Event-ID` at the other one. Each answer must equal that of the same request while
-nothing was killed.
+Workers of the ledger, and two gateways that front all of them. Clients stream all the time; again
+and again something gets SIGKILL at a random moment and is started anew, or is stopped for a while,
+or each connection is cut at every event. Whose connection breaks goes on with `Last-Event-ID` at
+the other gateway. Each answer must equal that of the same request while nothing was killed, and
+the engines' own counts say what was computed twice (counted_worker.py).
 """
 
 import argparse
 import asyncio
-import contextlib
-import json
-import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos import requests
-from benchmarks.client import dechunked, free_port, percentile
+from benchmarks.client import percentile
+from benchmarks.cluster import Cluster, Process, Size, cluster
+from benchmarks.computed import figures, read_counts
+from benchmarks.following import Client, Lost, Request, Tally, Told
 
 STREAMS = 12
-TOKEN = "a-token-of-a-benchmark"  # noqa: S105
-Request = dict[str, object]
+KILLS_OF_A_CLUSTER = 6  # of workers: the pauses before they are tried again double
+_QUIET_S = 1.0  # a client that may meet a stopped gateway waits no longer
+_KEPT = "x-stream-durability: replicated\r\n"
+_ENDED_BY_BOTH = {"stream_not_found", "stream_expired", "engine_died"}
 
 
 @dataclass
-class Told:
-    """What a client has of one stream."""
+class Bench:
+    """One run, over as many clusters as it takes."""
 
-    pieces: dict[int, list[str]] = field(default_factory=dict)
-    ends: dict[int, str] = field(default_factory=dict)
-    usage: int | None = None
-    place: str = ""
-    stream: str = ""
-    done: bool = False
-
-    def take(self, line: bytes) -> None:
-        """One line of the stream."""
-        if line.startswith(b"id: "):
-            self.place = line[4:].decode()
-        elif line == b"data: [DONE]":
-            self.done = True
-        elif line.startswith(b"data: "):
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                raise ConnectionError(chunk["error"]["message"])
-            self.usage = chunk["usage"]["completion_tokens"] if chunk.get("usage") else self.usage
-            for choice in chunk["choices"]:
-                self._take(choice)
-
-    def _take(self, choice: dict[str, object]) -> None:
-        index, delta = choice["index"], choice["delta"]
-        pieces = self.pieces.setdefault(index, [])  # type: ignore[arg-type]
-        pieces.append(delta.get("content") or "")  # type: ignore[attr-defined]
-        for call in delta.get("tool_calls", ()):  # type: ignore[attr-defined]
-            pieces.append("".join(call["function"].values()))
-        if choice["finish_reason"]:
-            self.ends[index] = choice["finish_reason"]  # type: ignore[index,assignment]
+    what: str
+    times: int
+    size: Size
+    folder: Path
+    tally: Tally = field(default_factory=Tally)
+    when: list[float] = field(default_factory=list)
+    names: int = 0
+    controls: dict[str, Told] = field(default_factory=dict)
 
     @property
-    def whole(self) -> tuple[object, ...]:
-        """What must not depend on how it came."""
-        texts = {index: "".join(pieces) for index, pieces in sorted(self.pieces.items())}
-        return texts, self.ends, self.usage
+    def sorts(self) -> dict[str, Request]:
+        """What is asked for, by name."""
+        return requests("ledger")
 
+    def name(self, sort: str) -> str:
+        """Of one more stream."""
+        self.names += 1
+        return f"{sort.replace(' ', '-')}-{self.names}"
 
-@dataclass
-class Tally:
-    """What was seen."""
+    async def control(self, made: Cluster) -> None:
+        """What each sort of stream says while nothing happens."""
+        client = Client(made.ports, Tally())
+        for sort, request in self.sorts.items():
+            self.controls[sort] = await client.follow(request, f"control-{self.name(sort)}")
 
-    streams: int = 0
-    resumed: int = 0
-    wrong: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)  # from coming back to the next event, seconds
-
-
-async def exchange(port: int, head: str, body: bytes, told: Told) -> AsyncIterator[None]:
-    """Read a stream into `told`; yields after every line."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(f"{head}Host: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        if not answer.startswith("HTTP/1.1 200"):
-            raise RuntimeError(f"{answer[:40]} {(await reader.read(300))!r}")
-        names = (line.partition(": ") for line in answer.lower().split("\r\n"))
-        told.stream = next(value for name, _, value in names if name == "x-stream-id")
-        async for line in dechunked(reader):
-            told.take(line)
-            yield
-            if told.done:
-                return
-    finally:
-        writer.close()
-
-
-async def follow(ports: list[int], request: Request, tally: Tally) -> Told:
-    """One stream to its end, through whoever is there."""
-    asked = {"model": "penstock-tiny", **request, "stream": True}
-    body = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
-    told, port = Told(), random.choice(ports)
-    head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\n"
-    deadline = time.monotonic() + 10
-    while not told.done:
-        begun = time.monotonic()
-        try:
-            async for _ in exchange(port, head, body, told):
-                if begun and told.stream and not body:
-                    tally.waits.append(time.monotonic() - begun)
-                    begun = 0
-        except (OSError, EOFError, RuntimeError) as error:
-            # Nothing was told yet: the call may be made again. Else it is gone on with.
-            if time.monotonic() > deadline:
-                raise ConnectionError(f"given up: {error}") from error
-            port = next(other for other in ports if other != port)
-            if told.stream:
-                tally.resumed += bool(body)
-                body = b""
-                head = f"GET /v1/chat/completions/{told.stream}/stream HTTP/1.1\r\n"
-                head += f"Last-Event-ID: {told.place}\r\n" if told.place else ""
-            await asyncio.sleep(0.01)
-        else:
-            if not told.done:
-                raise ConnectionError("a clean end without [DONE]")
-    return told
-
-
-async def stream_on(
-    ports: list[int], sorts: dict[str, Request], controls: dict[str, object], tally: Tally
-) -> None:
-    """One client, for ever."""
-    while True:
-        name = random.choice(list(sorts))
-        try:
-            told = await follow(ports, sorts[name], tally)
-        except OSError as error:
-            tally.failed.append(f"{name}: {error}")
-        else:
-            tally.streams += 1
-            if told.whole != controls[name]:
-                tally.wrong.append(name)
-
-
-def started(*arguments: str) -> "subprocess.Popen[bytes]":
-    """A process of Penstock."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "gateway", *arguments],
-        env={**os.environ, "PENSTOCK_WORKER_TOKEN": TOKEN},  # noqa: TID251 - a child of it
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-@contextlib.contextmanager
-def cluster() -> Iterator[tuple[list[int], list["subprocess.Popen[bytes]"], list[str]]]:
-    """Two workers, and two gateways over them: their ports, processes, and how to start them."""
-    with tempfile.TemporaryDirectory() as folder:
-        addresses = [f"unix:{Path(folder) / str(number)}" for number in range(2)]
-        workers = [
-            started("worker", "--engine", "ledger", "--max-running", "32", "--listen", address)
-            for address in addresses
-        ]
-        flags = [flag for address in addresses for flag in ("--worker", address)]
-        ports = [free_port(), free_port()]
-        gateways = [started("gateway", "--port", str(port), *flags) for port in ports]
-        try:
-            yield ports, gateways, flags
-        finally:
-            for process in (*workers, *gateways):
-                process.kill()
-                process.wait(10)
-
-
-async def ready(port: int) -> None:
-    """Wait until both workers are behind a gateway."""
-    async with asyncio.timeout(60):
+    async def stream_on(self, client: Client) -> None:
+        """One client, for ever."""
         while True:
-            with contextlib.suppress(OSError):
-                url = f"http://127.0.0.1:{port}/readyz"
-                with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as page:
-                    if b"2 of 2" in page.read():
-                        return
-            await asyncio.sleep(0.05)
+            await self.stream(client, random.choice(list(self.sorts)))
+
+    async def stream(self, client: Client, sort: str) -> None:
+        """One stream of a client, and how it ended."""
+        control, tally = self.controls[sort], self.tally
+        name = self.name(sort)
+        try:
+            told = await client.follow(self.sorts[sort], name, control)
+        except Lost as lost:
+            tally.lost[str(lost)] += 1
+        except (OSError, ValueError) as error:
+            tally.failed.append(f"{sort}: {error}")
+        else:
+            tally.usages[name] = told.usage or 0
+            if told.whole != control.whole:
+                tally.wrong.append(sort)
 
 
-async def run(kills: int, seed: int) -> dict[str, float]:
-    """Kill gateways so often, and tell what became of the streams."""
-    random.seed(seed)
-    tally, sorts = Tally(), requests("ledger")
-    with cluster() as (ports, gateways, flags):
-        for port in ports:
-            await ready(port)
-        controls = {
-            name: (await follow(ports, each, Tally())).whole for name, each in sorts.items()
-        }
-        readers = [
-            asyncio.create_task(stream_on(ports, sorts, controls, tally)) for _ in range(STREAMS)
-        ]
-        for _ in range(kills):
-            await asyncio.sleep(random.uniform(0.1, 0.6))
-            victim = random.randrange(2)
-            gateways[victim].send_signal(signal.SIGKILL)
-            gateways[victim].wait()
-            gateways[victim] = started("gateway", "--port", str(ports[victim]), *flags)
-            await ready(ports[victim])
+async def under_load(bench: Bench, client: Client, happens: "asyncio.Future[None]") -> None:
+    """Clients stream while something happens."""
+    readers = [asyncio.create_task(bench.stream_on(client)) for _ in range(STREAMS)]
+    try:
+        await happens
         await asyncio.sleep(1)
+    finally:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-    for told in (tally.wrong[:5], tally.failed[:5]):
-        print(*told, sep="\n", file=sys.stderr)
-    waits = tally.waits or [0.0]
-    return {
-        "gateways_killed": kills,
-        "streams": tally.streams,
+
+
+async def kill_again(bench: Bench, made: Cluster, victims: list[list[Process]], n: int) -> None:
+    """Kill one of each list at the same moment, and start them anew; so often."""
+    for _ in range(n):
+        await asyncio.sleep(random.uniform(0.1, 0.6))
+        chosen = [random.choice(some) for some in victims]
+        for one in chosen:
+            one.signal(signal.SIGKILL)
+        bench.when.append(time.monotonic())
+        for one in chosen:
+            one.kill()
+            one.start()
+        await made.ready()
+
+
+async def stop_again(bench: Bench, made: Cluster, victims: list[Process], n: int) -> None:
+    """Stop one and have it go on after a while; so often."""
+    low, high = (3.0, 10.0) if victims is made.gateways else (10.0, 14.0)
+    for _ in range(n):
+        await asyncio.sleep(random.uniform(0.5, 1.5))
+        one = random.choice(victims)
+        one.signal(signal.SIGSTOP)
+        bench.when.append(time.monotonic())
+        await asyncio.sleep(random.uniform(low, high))
+        one.signal(signal.SIGCONT)
+        await asyncio.sleep(0.5)
+        await made.ready()
+
+
+async def killed(bench: Bench) -> None:
+    """SIGKILL for gateways, workers, or one of each at once."""
+    left = bench.times
+    while left > 0:
+        n = left if bench.what == "gateways" else min(left, KILLS_OF_A_CLUSTER)
+        async with cluster(bench.size, bench.folder) as made:
+            victims = {
+                "gateways": [made.gateways], "workers": [made.workers],
+                "both": [made.gateways, made.workers],
+            }[bench.what]  # fmt: skip
+            await bench.control(made)
+            happens = asyncio.ensure_future(kill_again(bench, made, victims, n))
+            await under_load(bench, Client(made.ports, bench.tally), happens)
+        left -= n
+
+
+async def stopped(bench: Bench) -> None:
+    """SIGSTOP, and SIGCONT after a while; what is told then is listened to."""
+    left = bench.times
+    while left > 0:
+        n = left if bench.what == "gateways" else min(left, 3)
+        async with cluster(bench.size, bench.folder) as made:
+            await bench.control(made)
+            gateways = bench.what == "gateways"
+            client = Client(made.ports, bench.tally)
+            if gateways:
+                client = Client(
+                    made.ports, bench.tally, quiet_s=_QUIET_S, listens_on=True, headers=_KEPT
+                )
+            victims = made.gateways if gateways else made.workers
+            happens = asyncio.ensure_future(stop_again(bench, made, victims, n))
+            await under_load(bench, client, happens)
+            await client.overheard()
+        left -= n
+
+
+async def cut(bench: Bench) -> None:
+    """Every connection ends after one event; so many streams, some at a time."""
+    async with cluster(bench.size, bench.folder) as made:
+        await bench.control(made)
+        client = Client(made.ports, bench.tally, headers=_KEPT, events=1)
+        sorts, room = list(bench.sorts), asyncio.Semaphore(STREAMS)
+
+        async def one(number: int) -> None:
+            async with room:
+                await bench.stream(client, sorts[number % len(sorts)])
+
+        await asyncio.gather(*(one(number) for number in range(bench.times)))
+
+
+def said(bench: Bench) -> dict[str, float]:
+    """What was seen."""
+    tally, waits = bench.tally, bench.tally.waits or [0.0]
+    stalls = [gap for kill in bench.when for at, gap in tally.gaps if at - gap <= kill <= at]
+    told: dict[str, float] = {
+        "streams": len(tally.usages),
         "streams_resumed": tally.resumed,
         "streams_changed": len(tally.wrong),
         "streams_failed": len(tally.failed),
+        **{f"streams_lost: {code}": count for code, count in sorted(tally.lost.items())},
+        **{f"went elsewhere: {why}": count for why, count in sorted(tally.breaks.items())},
+        **{f"overheard: {end}": count for end, count in sorted(tally.overheard.items())},
+        "connections_resumed": len(tally.waits),
         "resume_ms_p50": statistics.median(waits) * 1e3,
         "resume_ms_p99": percentile(waits, 0.99) * 1e3,
+        "resume_ms_worst": max(waits) * 1e3,
+        "streams_stalled": len(stalls),
+        "stall_ms_p50": statistics.median(stalls or [0.0]) * 1e3,
+        "stall_ms_p99": percentile(stalls or [0.0], 0.99) * 1e3,
     }
+    return {**told, **figures(read_counts(bench.folder), tally.usages)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kill", choices=["gateways", "workers", "both", "connections"])
+    parser.add_argument("--stop", choices=["gateways", "workers"])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    for name, value in asyncio.run(run(given.kills, given.seed)).items():
-        print(f"{name:32s} {value:10.1f}")
+    if bool(given.kill) == bool(given.stop):
+        parser.error("one of --kill and --stop")
+    random.seed(given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        size = Size(workers=given.workers)
+        bench = Bench(given.kill or given.stop, given.times, size, Path(folder))
+        how = stopped if given.stop else cut if given.kill == "connections" else killed
+        begun = time.monotonic()
+        asyncio.run(how(bench))
+        took = time.monotonic() - begun
+        for trouble in (bench.tally.wrong, bench.tally.failed):
+            print(*trouble[:9], sep="\n", file=sys.stderr)
+        print(f"seed {given.seed}, {given.times} times, {took:.0f} s")
+        for name, value in said(bench).items():
+            print(f"{name:32s} {value:12.1f}")
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ class Keeper(Protocol):
     """An engine whose kept requests outlive those who asked for them."""
 
     async def find(self, request_id: RequestId) -> Kept | None:
-        """What is kept of a request; None where nothing is."""
+        """What is kept of a request; None where nothing is. Raises EngineUnavailable."""
 
     def attach(self, request: GenerationRequest, *, watch: bool = False) -> TokenStream:
         """Go on with a kept request, behind what `request.emitted` says.

@@ -140,7 +140,10 @@ class RemoteEngine:
         return box
 
     async def find(self, request_id: RequestId) -> Kept | None:
-        """What the worker keeps of a request; None where it keeps nothing, or does not say so."""
+        """What the worker keeps of a request; None where it keeps nothing, or is gone.
+
+        Raises EngineUnavailable where it does not say so in time: it may keep it all the same.
+        """
         if self._channel is None or self._over is not None:
             return None
         ask = self._channel.unary_unary(
@@ -150,7 +153,9 @@ class RemoteEngine:
             told = await ask(
                 pb.FindRequest(id=request_id), metadata=metadata(self._token), timeout=_FIND_S
             )
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise EngineUnavailable("the worker does not say what it keeps") from None
             return None
         except asyncio.CancelledError:
             if _is_cancelled():

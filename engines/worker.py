@@ -84,10 +84,13 @@ class WorkerServer:
         await self._empty.wait()
 
     async def stop(self, grace_s: float) -> None:
-        """End the sessions within `grace_s` seconds, and what is kept. Idempotent."""
+        """End what runs, tell what it has said, and end the sessions within `grace_s` seconds.
+
+        Whatever a gateway was not told would be computed again elsewhere. Idempotent.
+        """
         self._kv.close()  # its calls have no end of their own
-        await self._server.stop(grace_s)
         self._runs.close()
+        await self._server.stop(grace_s)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(

@@ -56,6 +56,7 @@ class Lifecycle:
         self.phase = Phase.LOADING
         self.detail = "starting"
         self._workers: tuple[int, int] | None = None  # up, of so many; None: there are none
+        self.all_up = True  # no worker is away that should be there
         self._serving: Serving | None = None
         self._changed = asyncio.Event()
         self._arrivals: set[asyncio.Timeout] = set()
@@ -80,7 +81,7 @@ class Lifecycle:
 
     def workers(self, up: int, total: int) -> None:
         """Note that so many workers are up, of so many."""
-        self._workers = up, total
+        self._workers, self.all_up = (up, total), up >= total
         self._move(self.phase, self.detail)
 
     async def states(self) -> AsyncGenerator[State, None]:

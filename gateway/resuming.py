@@ -5,14 +5,22 @@ not there, as one whose time is over.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engines.api import Found, GenerationRequest, RequestId
+from engines.errors import EngineUnavailable
 from engines.replicas import MigratingStream, ReplicaSet, find
 from gateway.kept_stream import CallRecord, Route, names, unpack
 from openai_compat.errors import NotFound
 
+if TYPE_CHECKING:
+    from gateway.lifecycle import Lifecycle
+
 _FIRST_WORD_S = 0.25  # for a worker to say that somebody else has it
+_WORKERS_COME_S = 2.0  # those that are not there now may have a stream that is asked for
+_LOOK_S = 0.1
 
 
 class Resumable:
@@ -62,6 +70,27 @@ async def find_call(engine: ReplicaSet, stem: str, route: Route, salt: bytes) ->
         if (record.salt, record.route) == (salt, route):
             return Resumable(stem, record, {name: found})
     raise not_found()
+
+
+async def find_soon(lifecycle: "Lifecycle", stem: str, route: Route, salt: bytes) -> Resumable:
+    """The same, also where its worker is just on its way. Raises EngineUnavailable, too.
+
+    A gateway that has begun a moment ago, or whose worker is slow to say, does not know yet.
+    """
+    deadline = time.monotonic() + _WORKERS_COME_S
+    while True:
+        keeper, late = lifecycle.serving().keeper, time.monotonic() > deadline
+        if keeper is None:
+            raise not_found()
+        try:
+            return await find_call(keeper, stem, route, salt)
+        except NotFound:
+            if late or not stem or lifecycle.all_up:
+                raise
+        except EngineUnavailable:
+            if late:
+                raise
+        await asyncio.sleep(_LOOK_S)
 
 
 def not_found() -> NotFound:

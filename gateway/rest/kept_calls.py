@@ -25,8 +25,9 @@ from gateway.rest import durability
 from gateway.rest.calls import CallRunner, Lower, answer, new_context, notes
 from gateway.rest.client_watch import ClientGone, ClientWatch
 from gateway.rest.durability import Durability, Wish, is_kept, read_durability, stream_headers
+from gateway.rest.outliving import Outliving
 from gateway.rest.sse import TokenStreamResponse
-from gateway.resuming import Resumable, find_call, not_found
+from gateway.resuming import Resumable, find_call, find_soon, not_found
 from openai_compat.cursor import Cursor
 from openai_compat.errors import NotFound, RequestRejected
 from openai_compat.job import Job
@@ -69,7 +70,8 @@ class KeptCalls:
         if serving.keeper is None:
             raise not_found()
         salt = Exchange.of(request.scope).salt
-        found = await find_call(serving.keeper, stem, route, salt)
+        async with ClientWatch(request.receive):  # after a hang, who asked is somewhere else by now
+            found = await find_soon(self._lifecycle, stem, route, salt)
         return await self._go_on(request, lower, found, after)
 
     async def _begin(self, request: Request, job: Job, *, outlives_reader: bool) -> Response:
@@ -78,8 +80,10 @@ class KeptCalls:
         call.outlives_reader = outlives_reader and is_kept(job)
         if not job.stream:
             return json_response(await answer(call, request), headers=notes(job.ignored))
-        headers = notes(job.ignored) | stream_headers(job, self._lifecycle.serving())
-        return TokenStreamResponse(call, self._calls.pace, headers)
+        serving = self._lifecycle.serving()
+        source = Outliving(call) if is_kept(job) and serving.is_outlived else call
+        headers = notes(job.ignored) | stream_headers(job, serving)
+        return TokenStreamResponse(source, self._calls.pace, headers)
 
     async def _once(
         self,
@@ -191,5 +195,6 @@ class KeptCalls:
         call.outlives_reader = True
         if not job.stream:
             return json_response(await answer(call, request), headers=notes(job.ignored))
+        source = Outliving(call) if serving.is_outlived else call
         headers = notes(job.ignored) | stream_headers(job, serving, resumed=True)
-        return TokenStreamResponse(call, self._calls.pace, headers)
+        return TokenStreamResponse(source, self._calls.pace, headers)

@@ -52,7 +52,7 @@ class Source(Protocol):
         """The frames; each item ends on an event boundary, the last one with the terminal event."""
 
     def fail(self, error: ErrorReply) -> bytes:
-        """The frames that tell of a failure of `frames`."""
+        """The frames that tell of a failure of `frames`; none: its reader is to come back."""
 
     async def aclose(self) -> None:
         """No more is read. Idempotent."""
@@ -100,9 +100,10 @@ class TokenStreamResponse(Response):
         except Exception as error:
             exchange.outcome = Outcome.FAILED
             reply = reply_for(error)
-            if reply.status >= 500:
+            told = self._source.fail(reply)
+            if told and reply.status >= 500:
                 log_fault(error, exchange.id)
-            await writer.write(self._source.fail(reply))
+            await writer.write(told)
             if wire is None:  # no connection of ours below: a raise makes any server cut it
                 raise
             wire.hang_up()

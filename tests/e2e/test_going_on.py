@@ -1,0 +1,120 @@
+"""Gateways that end, hang or are just there while streams run: who comes back loses nothing."""
+
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from tests.e2e.test_resume import REPLICATED, Told, chat, cluster, read, resume
+from tests.e2e.test_workers import fronted, ready, worker_at
+from tests.support.live import eventually
+
+LONG = chat(max_tokens=6000)
+
+
+def begun(server, asked, told, count=5, **more):
+    """Read a stream in a thread of its own; returns that, once so many events have come."""
+    seen, enough = [], threading.Event()
+
+    def count_one():
+        seen.append(1)
+        if len(seen) == count:
+            enough.set()
+
+    def follow():
+        try:
+            return read(server, asked, told, when=count_one, **more)
+        except httpx2.HTTPError as error:
+            return type(error)
+
+    clients = ThreadPoolExecutor(1)
+    reading = clients.submit(follow)
+    clients.shutdown(wait=False)
+    assert enough.wait(30), reading
+    return reading
+
+
+def test_a_gateway_whose_time_to_drain_is_over_leaves_its_streams(tmp_path):
+    """They are cut, as by a kill, and not told to have failed: the other goes on with them."""
+    with cluster(tmp_path, front=("--drain-timeout-s", "0.2")) as (one, two):
+        control, told = Told(), Told()
+        read(two, LONG, control)
+        reading = begun(one, LONG, told)
+        assert one.stop() == 0
+        assert issubclass(reading.result(30), httpx2.HTTPError)
+        assert not told.done
+        assert resume(two, told) == (200, None)
+        assert told.whole == control.whole
+
+
+def test_a_gateway_that_is_just_there_waits_for_its_workers(tmp_path):
+    """A stream of a worker that it has not reached yet is not said to be none."""
+    one, two = f"unix:{tmp_path}/one", f"unix:{tmp_path}/two"
+    with worker_at(one), worker_at(two) as late:
+        told, control = Told(), Told()
+        with fronted(two) as first:
+            read(first, LONG, control)
+            begun(first, LONG, told)
+            first.process.kill()
+        late.send_signal(signal.SIGSTOP)
+        with fronted(one, two) as second:
+            eventually(lambda: ready(second)[1]["phase"] == "1 of 2 workers up")
+            threading.Timer(0.5, late.send_signal, [signal.SIGCONT]).start()
+            assert resume(second, told) == (200, None)
+        assert told.whole == control.whole
+
+
+def test_what_no_worker_has_is_said_to_be_none_although_one_is_away(tmp_path):
+    """After a while: its client must not wait for ever."""
+    one, two = f"unix:{tmp_path}/one", f"unix:{tmp_path}/two"
+    with worker_at(one), fronted(one, two) as server:
+        eventually(lambda: ready(server)[1]["phase"] == "1 of 2 workers up")
+        asked = time.monotonic()
+        never = Told(headers={"x-stream-id": f"chatcmpl-{'0' * 24}"})
+        status, error = resume(server, never)
+        assert (status, error["code"]) == (404, "stream_not_found")
+        assert 1 < time.monotonic() - asked < 5
+
+
+@pytest.mark.parametrize("stopped_s", [1, 10])
+def test_a_gateway_that_hung_tells_nothing_else(tmp_path, stopped_s):
+    """Nor does it take the stream back: what it still says is from the same tokens, to its end."""
+    with cluster(tmp_path) as (one, two):
+        control, told = Told(), Told()
+        asked = chat(max_tokens=6000, n=2)
+        read(two, asked, control)
+        url = f"{one.url}/chat/completions"
+        with httpx2.stream("POST", url, json=asked, headers=REPLICATED, timeout=60) as answer:
+            lines = answer.iter_lines()
+            hung = Told(headers=dict(answer.headers))
+            while len(hung.texts.get(0, "")) < 20:
+                hung.take(next(lines))
+            one.process.send_signal(signal.SIGSTOP)
+            told.headers = hung.headers
+            assert resume(two, told, events=5) == (200, None)
+            time.sleep(stopped_s)
+            one.process.send_signal(signal.SIGCONT)
+            assert resume(two, told) == (200, None)
+            assert told.whole == control.whole
+            end = _rest(lines, hung)
+        assert all(control.texts[index].startswith(text) for index, text in hung.texts.items())
+        assert end in {"[DONE]", "stream_taken", "stream_not_found", "cut"}
+        assert end != "[DONE]" or hung.texts == control.texts
+
+
+def _rest(lines, told):
+    """Read on; how it ended."""
+    try:
+        for line in lines:
+            if line.startswith("data: {") and "error" in (chunk := json.loads(line[6:])):
+                return chunk["error"]["code"]
+            told.take(line)
+            if told.done:
+                return "[DONE]"
+    except httpx2.HTTPError:
+        return "cut"
+    return "a clean end"
