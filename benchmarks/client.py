@@ -69,12 +69,14 @@ async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
     result.cached = details.get("cached_tokens", 0)
 
 
-async def events(base_url: str, body: dict[str, object]) -> AsyncIterator[dict[str, Any]]:
+async def events(
+    base_url: str, body: dict[str, object], api_key: str = ""
+) -> AsyncIterator[dict[str, Any]]:
     """The chunks of a streamed answer, parsed at little cost. Raises on any end but `[DONE]`."""
     url = urlsplit(base_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
-        writer.write(_request(url, body))
+        writer.write(_request(url, body, api_key))
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(f"refused: {head[:200]!r} {await reader.read(300)!r}")
