@@ -1,15 +1,22 @@
 """Routes to the replica that has most of a prompt in its cache, unless it is too busy for that.
 
-    cost = 128 x sequences there + new tokens in its line - prompt tokens that it has
+    cost = 128 x sequences there + new tokens in its line + crowding x prompt tokens that it has not
 
 All in tokens: what it has need not be computed, what stands in line is computed before, and each
 running sequence takes a row of every step, some hundred times before it ends. Of a line as much is
 new as was of all prompts so far: counted whole, a line of prompts that are all cached drives others
 away (benchmarks/placement.py: 127,000 tokens were computed then, and 109,000 now).
 
+What is computed pushes out what lies longest in a cache. Crowding is between 1 and 2: by how many
+of its caches a replica has computed more lately than the one of which that is least, over the most
+of any, or over one where none has computed that much. Where caches are large, or all are as
+crowded, it is 1. Without it the first replica gets all prefixes and the last none as long as nobody
+is busy, and a crowded cache computes the same again and again beside one with room
+(benchmarks/multi_turn.py).
+
 So a prefix that is asked for again and again draws requests until its replica is so much busier
-than another that computing it there is cheaper; from then on both have it. Where none has anything,
-the least loaded is asked, and who has room always before who has none.
+than another that computing it there is cheaper; from then on both have it. Who has room is always
+asked before who has none.
 
 What is sent somewhere is expected to be in its cache soon: requests that come in one burst go
 together, before any event can tell. An expectation that is not met is forgotten.
@@ -22,6 +29,7 @@ from functools import partial
 
 from engines.api import GenerationRequest
 from engines.kv_changes import KvChange, KvSource
+from engines.replicas.lately import Lately
 from engines.replicas.policies import Preference, Rank
 from engines.replicas.replica import Replica
 from kvcache.directory import WORTH, PrefixDirectory
@@ -32,6 +40,7 @@ _SEQUENCE_TOKENS = 128
 _EXPECTED = -1  # a tier of its own: removing what was stored in truth is left to events
 _EXPECTED_S = 10.0
 _MOST_EXPECTED = 1 << 18
+_HALF_LIFE_S = 60.0  # of what was computed: conversations pause that long
 
 
 class PrefixAware:
@@ -43,6 +52,7 @@ class PrefixAware:
         self._lives: dict[str, KvSource | None] = {}  # None: it tells nothing
         self._unfollowed: list[str] = []
         self._expected: OrderedDict[tuple[str, bytes], float] = OrderedDict()  # -> until when
+        self._computed = Lately(_HALF_LIFE_S)  # tokens
 
     def came(self, name: str, kv: KvSource | None) -> None:
         self._lives[name] = kv if kv is not None and kv.kv_namespace else None
@@ -58,6 +68,7 @@ class PrefixAware:
         del self._lives[name]
         self._unfollowed = [each for each in self._unfollowed if each != name]
         self.directory.clear(name)
+        self._computed.forget(name)
 
     def look(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Preference:
         self._expire()
@@ -69,11 +80,17 @@ class PrefixAware:
             blocks |= self.directory.matches(names)
         size = replicas[0].engine.info.block_size
         tokens = {each.name: blocks.get(each.name, 0.0) * size for each in replicas}
-        if any(tokens.values()):
-            ranks = {each.name: _rank(each, tokens[each.name]) for each in replicas}
-        else:
-            ranks = {each.name: each.pressure() for each in replicas}
-        return Preference(ranks, partial(self._expect, chains, blocks), tokens)
+        new = {name: len(request.prompt) - matched for name, matched in tokens.items()}
+        crowding = self._crowding(replicas)
+        ranks = {each.name: _rank(each, crowding[each.name] * new[each.name]) for each in replicas}
+        return Preference(ranks, partial(self._took, chains, blocks, new), tokens)
+
+    def _crowding(self, replicas: Sequence[Replica]) -> Mapping[str, float]:
+        """What a new token costs each: those that it pushes out may have to be computed again."""
+        computed = self._computed.sums(self._clock())
+        over = {each.name: computed.get(each.name, 0.0) / _cache_tokens(each) for each in replicas}
+        least, most = min(over.values()), max(1.0, *over.values())
+        return {name: 1.0 + (times - least) / most for name, times in over.items()}
 
     def _chains(
         self, request: GenerationRequest, replicas: Sequence[Replica]
@@ -103,19 +120,24 @@ class PrefixAware:
             name, removed=change.removed, stored=change.stored, tier=max(change.tier, 0)
         )
 
-    def _expect(
-        self, chains: Mapping[bytes, list[BlockName]], blocks: Mapping[str, float], name: str
+    def _took(
+        self,
+        chains: Mapping[bytes, list[BlockName]],
+        blocks: Mapping[str, float],
+        new: Mapping[str, float],
+        name: str,
     ) -> None:
-        """A replica took a request: it will have the blocks that it has not."""
+        """A replica took a request: it computes what is new, and will have the blocks of it."""
+        self._computed.add(name, new[name], self._clock())
         source = self._lives[name]
         if source is None:
             return
-        new = chains[source.kv_namespace][int(blocks.get(name, 0)) :]
+        coming = chains[source.kv_namespace][int(blocks.get(name, 0)) :]
         until = self._clock() + _EXPECTED_S
-        for block in new:
+        for block in coming:
             self._expected[name, block] = until
             self._expected.move_to_end((name, block))
-        self.directory.fold(name, stored=new, tier=_EXPECTED)
+        self.directory.fold(name, stored=coming, tier=_EXPECTED)
 
     def _expire(self) -> None:
         now, over = self._clock(), defaultdict[str, list[bytes]](list)
@@ -130,10 +152,15 @@ class PrefixAware:
                 self.directory.fold(name, removed=blocks, tier=_EXPECTED)
 
 
-def _rank(replica: Replica, matched: float) -> Rank:
+def _cache_tokens(replica: Replica) -> int:
+    info = replica.engine.info
+    return info.num_blocks * info.block_size or 1
+
+
+def _rank(replica: Replica, work: float) -> Rank:
     sequences, waiting = replica.pressure()
     lines_up = sequences >= replica.engine.info.max_running
     load = replica.engine.load()
     asked, hit = load.prefix_query_tokens, load.prefix_hit_tokens
     new = waiting * (asked - hit) / asked if asked else waiting
-    return (lines_up, _SEQUENCE_TOKENS * sequences + new - matched, sequences)
+    return (lines_up, _SEQUENCE_TOKENS * sequences + new + work, sequences)

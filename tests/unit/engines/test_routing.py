@@ -217,6 +217,59 @@ def test_a_prefix_that_all_ask_for_spreads_before_its_home_drowns():
     assert max(counts.values()) - min(counts.values()) <= 499 / 128 + 1
 
 
+def test_prefixes_spread_while_nobody_is_busy():
+    """Where much was computed lately, more is pushed out: no replica is left without a prefix."""
+    own = Set(PrefixAware, 3)
+    homes = Counter()
+    for number in range(30):
+        homes[own.sent([number] * 40)] += 1
+        own.busy(a=(0, 0), b=(0, 0), c=(0, 0))
+        own.clock.now += 1
+    assert set(homes.values()) == {10}
+
+
+def test_what_was_computed_long_ago_crowds_nobody():
+    """A cache forgets; so does what is known of it."""
+    own = Set(PrefixAware)
+    own.sent([1] * 200)
+    own.busy(a=(0, 0))
+    own.clock.now = 3600
+    own.engines["b"].has([2] * 8)
+    assert own.sent([3] * 12) == "a"
+    own.busy(a=(0, 0))
+    assert own.sent([4] * 12) == "b", "a has just computed something"
+
+
+def test_a_crowded_cache_gives_way_to_one_with_room():
+    """What a has of a prompt keeps it there while a has room, and not once a was computed over."""
+    prompt = [*range(400)]
+    own = Set(PrefixAware)
+    own.engines["a"].has(prompt[:100])
+    assert own.sent(prompt) == "a"
+    own = Set(PrefixAware)
+    for number in range(6):  # a's cache, of 256 tokens, more than once
+        own.busy(a=(0, 0), b=(8, 0))
+        own.sent([number] * 60)
+    own.clock.now = 20  # nothing of it is expected any more
+    own.engines["a"].has(prompt[:100])
+    own.busy(a=(0, 0), b=(0, 0))
+    assert own.sent(prompt) == "b"
+
+
+def test_replicas_that_are_all_as_crowded_are_asked_by_load():
+    """However much is computed everywhere, what is new weighs no more than it is."""
+    own = Set(PrefixAware)
+    for number in range(40):
+        own.busy(a=(0, 0), b=(0, 0))
+        own.sent([number] * 60)
+    own.clock.now = 20
+    own.engines["a"].has([*range(200)])
+    own.busy(a=(1, 0), b=(0, 0))
+    assert own.sent([*range(200)]) == "a"
+    own.busy(a=(3, 0), b=(0, 0))
+    assert own.sent([*range(200)]) == "b"
+
+
 @pytest.mark.parametrize(
     ("loads", "home"),
     [
