@@ -227,6 +227,21 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class TierLoad:
+    """What one tier of a KV cache holds, and what it has done since the start, in blocks."""
+
+    tier: int  # 0: where the engine computes, 1: the host's memory, 2: the disk
+    blocks: int  # that can be found
+    bytes: int  # they take
+    stored: int = 0  # that came to it
+    evicted: int = 0  # that had to go for others
+    hits: int = 0  # found there for a sequence that was let in, or again after a preemption
+    restored: int = 0  # that went back to a faster tier, for a hit
+    failures: int = 0  # found not to be what was stored
+    dropped: int = 0  # that should have come, and for which it was too slow
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """A snapshot of work and of the counters since start. O(1) to take."""
 
@@ -240,6 +255,7 @@ class EngineLoad:
     prefix_hit_tokens: int = 0  # prompt tokens taken from the cache
     prefix_query_tokens: int = 0  # prompt tokens of all admitted requests
     alive: bool = True  # False once the engine has failed; it will not recover
+    tiers: tuple[TierLoad, ...] = ()  # of the KV cache, where the engine tells of them
 
 
 class TokenStream(Protocol):

@@ -31,6 +31,7 @@ class Counters:
     preemptions: int = 0
     prefix_hit_tokens: int = 0
     prefix_query_tokens: int = 0
+    device_hits: int = 0  # blocks that were in the cache when their sequence was let in
 
 
 def ended(lanes: Lanes, sampled: Int32Array, tokens: Int32Array) -> dict[int, Finish]:

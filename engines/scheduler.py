@@ -56,7 +56,7 @@ class Scheduler:
         tiers: Tiers[BlockBytes] | None = None,
     ) -> None:
         self.limits = limits
-        self.pool = pool
+        self.pool, self.tiers = pool, tiers
         self.counters = Counters()
         self._lanes = Lanes(limits)
         self._meter = Meter(limits, self._lanes)
@@ -274,10 +274,8 @@ class Scheduler:
 
     def _admit(self, head: Sequence) -> bool:
         """Move the head of the line into lanes, with blocks for all its tokens, if they fit."""
-        group = head.group
-        if self._lanes.free < len(group):
-            return False
-        if self.limits.whole_prompts and head.prompt_len > self._budget:
+        group, whole = head.group, self.limits.whole_prompts
+        if self._lanes.free < len(group) or (whole and head.prompt_len > self._budget):
             return False
         hit, kept = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
@@ -285,6 +283,7 @@ class Scheduler:
             return False
         self.waiting.take(head)
         found = len(hit) + len(kept)
+        self.counters.device_hits += len(hit)
         self._count_hit(head, found * self.limits.block_size)
         lanes = self._lanes
         for member in group:

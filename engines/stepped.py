@@ -50,6 +50,7 @@ from engines.sequence import Sequence
 from engines.step import MovesBlocks, StepRunner
 from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
 from engines.tiers.keeper import Keeper, TierState
+from engines.tiers.loads import tier_loads
 from kvcache.naming import namespace
 from kvcache.pool import BlockPool
 
@@ -107,6 +108,7 @@ class SteppedEngine:
         self._info = info
         self._limits = limits
         self._runner = runner
+        self._block_bytes = runner.block_bytes if isinstance(runner, MovesBlocks) else 0
         self._grammars = grammars
         self._keeper = keeper
         self._on_death = on_death
@@ -175,6 +177,7 @@ class SteppedEngine:
             prefix_hit_tokens=counters.prefix_hit_tokens,
             prefix_query_tokens=counters.prefix_query_tokens,
             alive=self._alive,
+            tiers=tier_loads(scheduler, self._block_bytes),
         )
 
     def tiers(self) -> TierState | None:

@@ -1,6 +1,7 @@
 """Every Prometheus metric, in a registry of its own per application."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from prometheus_client import (
@@ -16,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engines.api import EngineLoad
+from engines.api import EngineLoad, TierLoad
 from gateway.exchange import Exchange, Outcome
 from gateway.opened import Workers
 
@@ -35,6 +36,19 @@ _COUNTERS = (
     ("penstock_preemptions", "Sequences preempted to free blocks", "preemptions"),
     ("penstock_prefix_hit_tokens", "Prompt tokens found in the prefix cache", "prefix_hit_tokens"),
     ("penstock_prefix_query_tokens", "Prompt tokens looked up in it", "prefix_query_tokens"),
+)
+_TIERS = MappingProxyType({0: "device", 1: "host", 2: "disk"})
+_TIER_GAUGES = (
+    ("blocks", "KV blocks that can be found in a tier", "blocks"),
+    ("bytes", "Memory or disk that those take", "bytes"),
+)
+_TIER_COUNTERS = (
+    ("stored_blocks", "KV blocks that came to a tier", "stored"),
+    ("evicted_blocks", "KV blocks that had to go for others", "evicted"),
+    ("hit_blocks", "KV blocks that were found in a tier for a request", "hits"),
+    ("restored_blocks", "KV blocks that went back to a faster tier", "restored"),
+    ("failed_blocks", "KV blocks that were not what was stored", "failures"),
+    ("dropped_blocks", "KV blocks that were not stored, as the tier was too slow", "dropped"),
 )
 _PLACEMENTS = (
     ("hits", "Requests sent to a worker that has some of the prompt cached", "hits"),
@@ -61,6 +75,18 @@ class _LoadCollector(Collector):
             yield GaugeMetricFamily(name, doc, value=getattr(load, attribute))
         for name, doc, attribute in _COUNTERS:
             yield CounterMetricFamily(name, doc, value=getattr(load, attribute))
+        yield from _tier_metrics(load.tiers)
+
+
+def _tier_metrics(loads: Sequence[TierLoad]) -> Iterator[Metric]:
+    """Of tiers that there are: no engine has to tell of any, and most have one."""
+    for kind, named in ((GaugeMetricFamily, _TIER_GAUGES), (CounterMetricFamily, _TIER_COUNTERS)):
+        for name, doc, attribute in named:
+            family = kind(f"penstock_kv_tier_{name}", doc, labels=["tier"])
+            for load in loads:
+                if load.tier in _TIERS:  # a later worker may have more
+                    family.add_metric([_TIERS[load.tier]], getattr(load, attribute))
+            yield family
 
 
 class _WorkerCollector(Collector):
@@ -81,6 +107,12 @@ class _WorkerCollector(Collector):
         yield CounterMetricFamily(
             "penstock_migrations", "Streams that went on in another replica", value=at.migrations
         )
+        sent = CounterMetricFamily(
+            "penstock_worker_requests", "Requests sent to a worker", labels=["worker"]
+        )
+        for worker, count in at.placements.requests.items():
+            sent.add_metric([worker], count)
+        yield sent
         for name, doc, attribute in _PLACEMENTS:
             value = getattr(at.placements, attribute)
             yield CounterMetricFamily(f"penstock_prefix_route_{name}", doc, value=value)

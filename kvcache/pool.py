@@ -53,6 +53,11 @@ class BlockPool:
         """Sealed blocks, held or not."""
         return len(self._index)
 
+    @property
+    def stored(self) -> int:
+        """Blocks that were ever sealed; those that are not `cached` any more were evicted."""
+        return self._index.added
+
     def refs(self, block: int) -> int:
         """How many tables hold a block."""
         return self._refs[block]

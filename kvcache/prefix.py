@@ -31,6 +31,11 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    @property
+    def added(self) -> int:
+        """Entries that were ever made."""
+        return self._next_serial
+
     def __contains__(self, block: int) -> bool:
         return block in self._sealed
 

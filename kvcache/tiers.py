@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kvcache.naming import BlockName
 
-HOST, DISK = 1, 2  # the tiers of KvChange
+DEVICE, HOST, DISK = 0, 1, 2  # the tiers of KvChange
 
 Content = TypeVar("Content")
 
@@ -51,8 +51,11 @@ class TierCounters:
     """Blocks, in total since the start."""
 
     saved: int = 0  # from the device to the host
+    host_evicted: int = 0
     restored: int = 0  # from the host to the device
     written: int = 0  # to the disk, for certain
+    disk_evicted: int = 0
+    disk_hits: int = 0  # that prompts go on with, and only the disk has: once for each prompt
     fetched: int = 0  # from the disk to the host
     lost: int = 0  # not on the disk any more, or not to be written
     corrupt: int = 0  # of those, found not to be what was written
@@ -188,6 +191,7 @@ class DiskTier(Generic[Content]):
     def _enter(self, name: BlockName) -> None:
         self._tell(name, there=True)
         for gone in self._names.add(name):
+            self._counters.disk_evicted += 1
             self.writing.pop(gone, None)
             self._tasks.append(Remove(gone))
             self._tell(gone, there=False)
@@ -281,6 +285,7 @@ class Tiers(Generic[Content]):
         self._contents[name] = content
         self._tell(name, there=True)
         for gone in self._host.add(name):
+            self.counters.host_evicted += 1
             left = self._contents.pop(gone)
             self._tell(gone, there=False)
             self.disk.take(gone, left)

@@ -3,8 +3,9 @@
 A policy only prefers: who may be asked at all, and that suspects are kept apart, is the set's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
@@ -27,20 +28,26 @@ class Preference:
 
 @dataclass(slots=True)
 class Placements:
-    """Totals of requests that were placed by what is known of caches."""
+    """Totals of requests by where they went, and of those placed by what is known of caches."""
 
+    requests: Counter[str] = field(default_factory=Counter)  # by replica, of those that are there
     hits: int = 0  # on a replica that had, or was about to have, some of the prompt
     misses: int = 0
     matched_tokens: float = 0  # of hits
 
     def count(self, preference: Preference, name: str) -> None:
         """A replica took a request."""
+        self.requests[name] += 1
         if preference.matched is None:
             return
         matched = preference.matched[name]
         self.hits += matched > 0
         self.misses += matched == 0
         self.matched_tokens += matched
+
+    def forget(self, name: str) -> None:
+        """A replica is gone: names of those that were found would pile up."""
+        del self.requests[name]
 
 
 class Routing(Protocol):

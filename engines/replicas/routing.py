@@ -32,9 +32,7 @@ from engines.replicas.policies import LeastLoaded, Preference, Routing
 from engines.replicas.quarantine import Quarantine
 from engines.replicas.replica import Replica
 from engines.replicas.stream import Counters, MigratingStream, Patience
-
-_TOTALS = ("steps", "preemptions", "prefix_hit_tokens", "prefix_query_tokens")
-_LEVELS = ("running", "waiting", "waiting_tokens", "blocks_used", "blocks_total")
+from engines.replicas.totals import added
 
 
 class ReplicaSet:
@@ -94,7 +92,8 @@ class ReplicaSet:
         replica = self._replicas.pop(name)
         replica.retired = True
         self._routing.went(name)
-        self._gone = _sum(self._gone, replica.engine.load(), _TOTALS)
+        self.counters.placements.forget(name)
+        self._gone = added(self._gone, replica.engine.load(), gone=True)
 
     @property
     def info(self) -> EngineInfo:
@@ -145,7 +144,7 @@ class ReplicaSet:
         total = self._gone
         for replica in self._replicas.values():
             load = replica.engine.load()
-            total = _sum(total, load, (*_TOTALS, *_LEVELS) if load.alive else _TOTALS)
+            total = added(total, load, gone=not load.alive)
         return total
 
     async def stop(self, grace_s: float) -> None:
@@ -205,8 +204,3 @@ def _by_preference(
         return replica in stream.distrusted, replica.tries, company, rank
 
     return sorted(takers, key=order)
-
-
-def _sum(total: EngineLoad, load: EngineLoad, names: tuple[str, ...]) -> EngineLoad:
-    sums = {name: getattr(total, name) + getattr(load, name) for name in names}
-    return replace(total, **sums)

@@ -108,6 +108,7 @@ class Keeper(Generic[Message]):
         missing = set(self._on_disk_only(request)) if len(self.tiers.disk) else set()
         if not missing:
             return False
+        self.tiers.counters.disk_hits += len(missing)
         until = time.monotonic() + _PATIENCE_S
         self._held[request.id] = _Held([message], missing, until)
         for name in missing:

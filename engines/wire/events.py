@@ -11,6 +11,7 @@ from engines.api import (
     EngineLoad,
     Finish,
     FinishReason,
+    TierLoad,
     TokenEvent,
     TokenLogprobs,
 )
@@ -19,7 +20,8 @@ from engines.limits import Limits
 from engines.wire.facts import WorkerFacts
 from engines.wire.pb import penstock_engine_pb2 as pb
 
-_LOAD = tuple(field.name for field in fields(EngineLoad))
+_LOAD = tuple(field.name for field in fields(EngineLoad) if field.name != "tiers")
+_TIER = tuple(field.name for field in fields(TierLoad))
 _INFO = ("model", "max_context", "vocab_size", "block_size", "num_blocks", "max_running")
 _KINDS = {
     kind.__name__: kind
@@ -88,12 +90,18 @@ def error_of(failure: pb.Failure) -> EngineError:
 
 def load_message(load: EngineLoad) -> pb.Load:
     """The message of a load."""
-    return pb.Load(**{name: getattr(load, name) for name in _LOAD})
+    message = pb.Load(**{name: getattr(load, name) for name in _LOAD})
+    for tier in load.tiers:
+        message.tiers.add(**{name: getattr(tier, name) for name in _TIER})
+    return message
 
 
 def load_of(message: pb.Load) -> EngineLoad:
     """The load of a message."""
-    return EngineLoad(**{name: getattr(message, name) for name in _LOAD})
+    tiers = tuple(
+        TierLoad(**{name: getattr(tier, name) for name in _TIER}) for tier in message.tiers
+    )
+    return EngineLoad(**{name: getattr(message, name) for name in _LOAD}, tiers=tiers)
 
 
 def facts_message(facts: WorkerFacts) -> pb.WorkerInfo:

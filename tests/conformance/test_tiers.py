@@ -82,6 +82,29 @@ async def test_text_is_the_same_with_a_disk(tmp_path, host, disk):
             assert state.counters.restored > 10
 
 
+async def test_what_an_engine_tells_of_its_tiers_adds_up(tmp_path):
+    """What came and did not go is there; what was found was put back; bytes are those of blocks."""
+    prompts = returning_prompts(150)
+    async with running(tiered(SMALL, 20, tmp_path / "kv", 60)) as engine:
+        told = await answers(engine, prompts, at_once=1)  # nobody is let in twice
+        load = engine.load()
+        done = engine.tiers().counters
+        size = engine.tiers().block_bytes
+    device, host, disk = load.tiers
+    assert [each.tier for each in load.tiers] == [0, 1, 2]
+    assert {each.bytes // each.blocks for each in load.tiers} == {size}
+    for each in (device, host):
+        assert 0 < each.blocks == each.stored - each.evicted
+    assert 0 < disk.blocks <= 60 < disk.stored
+    assert disk.blocks == disk.stored - disk.evicted - done.lost
+    assert 0 < disk.restored <= disk.hits
+    assert host.restored == host.hits > 0
+    block = SMALL.block_size
+    cached = sum(answer[0].cached for answer in told)
+    assert (device.hits + host.hits) * block == load.prefix_hit_tokens == cached
+    assert [each.failures for each in load.tiers] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("disk", [0, 200])
 async def test_a_model_says_the_same_to_the_last_bit(tmp_path, loaded, disk):
     """float32 on the CPU: tokens and log-probabilities equal those of an engine without tiers."""
@@ -190,8 +213,11 @@ async def test_a_corrupt_file_is_a_miss(tmp_path, caplog):
     async with running(tiered(SMALL, 40, tmp_path / "kv", 600)) as engine:
         assert tokens(await answers(engine, prompts)) == expected(prompts)
         counters = engine.tiers().counters
+        _, _, disk = engine.load().tiers
     assert counters.corrupt > 0
     assert counters.fetched == 0
+    assert (disk.failures, disk.restored) == (counters.corrupt, 0)
+    assert disk.hits >= counters.corrupt, "each was found and then not used"
     assert "is not used and removed" in caplog.text
 
 

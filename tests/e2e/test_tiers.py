@@ -88,6 +88,30 @@ def test_a_killed_worker_leaves_what_it_wrote(tmp_path, engine, kills):
     assert (folders[0] / "manifest").exists()
 
 
+def test_a_gateway_tells_what_its_workers_keep(tmp_path):
+    """In /metrics, by tier: what was evicted, put on the disk, found there and brought back."""
+    flags = ("--engine=ledger", *ENGINES["ledger"], f"--kv-disk-dir={tmp_path / 'kv'}")
+    with served(*flags) as server:
+        for number in range(8):
+            complete(server, number)
+        assert complete(server, 0)[1] > 0
+
+        def told(name):
+            text = httpx2.get(f"http://127.0.0.1:{server.port}/metrics").text
+            lines = [
+                line for line in text.splitlines() if line.startswith(f"penstock_kv_tier_{name}{{")
+            ]
+            return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+
+        eventually(lambda: told("restored_blocks_total")["host"] > 0, within_s=10)
+        for name in ("blocks", "bytes", "stored_blocks_total", "evicted_blocks_total"):
+            assert min((told(name)[tier] for tier in ("device", "host")), default=0) > 0
+        assert told("stored_blocks_total")["disk"] > 0
+        assert told("hit_blocks_total")["disk"] >= told("restored_blocks_total")["disk"] > 0
+        assert set(told("failed_blocks_total").values()) == {0.0}
+        assert set(told("dropped_blocks_total")) == {"device", "host", "disk"}
+
+
 @pytest.mark.slow
 def test_a_restarted_server_is_warm(tmp_path):
     """After a graceful end even what had never left the cache is there."""

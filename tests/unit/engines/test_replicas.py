@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.api import EngineLoad, RequestId
+from engines.api import EngineLoad, RequestId, TierLoad
 from engines.errors import (
     EngineDied,
     EngineUnavailable,
@@ -317,6 +317,30 @@ async def test_load_is_the_sum_and_totals_never_go_back():
     assert replicas.load() == EngineLoad(2, 4, 6, 8, 10, 30, 60, 90, 120)
     replicas.remove("0")
     assert replicas.load() == EngineLoad(2, 4, 6, 8, 10, 30, 60, 90, 120)
+
+
+async def test_tiers_are_summed_each_by_itself():
+    """What one engine has no tier for takes nothing from the others; totals never go back here."""
+    replicas, engines = by_hand(count=3)
+    device, host = TierLoad(0, 4, 40, 9, 5, 3), TierLoad(1, 1, 10, 2, 1, 1, 1, 0, 6)
+    engines[0].load = lambda: EngineLoad(0, 0, 0, 0, 0, tiers=(device,))
+    engines[1].load = lambda: EngineLoad(0, 0, 0, 0, 0, tiers=(device, host))
+    assert replicas.load().tiers == (TierLoad(0, 8, 80, 18, 10, 6), host)
+    replicas.remove("1")
+    assert replicas.load().tiers == (
+        TierLoad(0, 4, 40, 18, 10, 6),
+        TierLoad(1, 0, 0, 2, 1, 1, 1, 0, 6),
+    )
+
+
+async def test_requests_are_counted_by_where_they_went():
+    """Of replicas that are there: one that comes back begins anew."""
+    replicas, _ = by_hand(count=2)
+    for number in range(5):
+        replicas.generate(ask(f"r{number}", [1]))
+    assert sorted(replicas.counters.placements.requests.items()) == [("0", 3), ("1", 2)]
+    replicas.remove("0")
+    assert replicas.counters.placements.requests == {"1": 2}
 
 
 async def waiting(replicas, stream):

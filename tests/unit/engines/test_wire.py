@@ -24,6 +24,7 @@ from engines.api import (
     RequestId,
     Sampling,
     ThinkingBudget,
+    TierLoad,
     TokenEvent,
     TokenLogprobs,
 )
@@ -180,7 +181,9 @@ def test_an_error_of_a_later_version_is_a_dead_engine():
 
 def test_facts_and_loads_arrive_as_they_were():
     """A load with each field told apart."""
-    load = EngineLoad(*range(1, len(fields(EngineLoad))), alive=False)
+    count = len(fields(TierLoad))
+    tiers = tuple(TierLoad(tier, *range(10 * tier, 10 * tier + count - 1)) for tier in range(3))
+    load = EngineLoad(*range(1, len(fields(EngineLoad)) - 1), alive=False, tiers=tiers)
     assert load_of(sent(load_message(load))) == load
     assert facts_of(sent(facts_message(FACTS))) == FACTS
     info = replace(FACTS.info, adapters=("poet", "clerk"), extras=frozenset({"a", "b"}))

@@ -4,13 +4,14 @@ import io
 import json
 import logging
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.exceptions import HTTPException
 
 import gateway
-from engines.api import EngineLoad
+from engines.api import EngineLoad, TierLoad
 from engines.errors import EngineDied, ModelRejected
 from gateway.edge import canonical
 from gateway.exchange import Exchange, request_id
@@ -272,12 +273,32 @@ def test_the_version_is_the_distributions():
 def test_every_metric_is_documented():
     """Under the name that a dashboard uses."""
     metrics = Metrics("test")
-    metrics.watch(FakeEngine().load, 16)
+    tiers = tuple(TierLoad(tier, 1, 1) for tier in range(4))
+    metrics.watch(lambda: replace(FakeEngine().load(), tiers=tiers), 16)
     text = (ROOT / "docs" / "operations.md").read_text()
     names = {family.name for family in metrics.registry.collect()}
     ours = {name for name in names if name.startswith("penstock_")}
     assert len(ours) > 15
     assert not [name for name in ours if name not in text]
+
+
+def test_tiers_are_told_apart_by_name():
+    """And one that a later worker has is left out: labels come from closed sets."""
+    metrics = Metrics("test")
+    tiers = (TierLoad(0, 7, 700), TierLoad(2, 5, 500, failures=3), TierLoad(3, 9, 900))
+    metrics.watch(lambda: EngineLoad(0, 0, 0, 0, 0, tiers=tiers), 32)
+    lines = metrics.text().decode().splitlines()
+    told = {
+        line
+        for line in lines
+        if line.startswith(("penstock_kv_tier_bytes", "penstock_kv_tier_failed"))
+    }
+    assert told == {
+        'penstock_kv_tier_bytes{tier="device"} 700.0',
+        'penstock_kv_tier_bytes{tier="disk"} 500.0',
+        'penstock_kv_tier_failed_blocks_total{tier="device"} 0.0',
+        'penstock_kv_tier_failed_blocks_total{tier="disk"} 3.0',
+    }
 
 
 def test_tokens_in_flight_are_those_in_blocks_and_those_that_wait():
