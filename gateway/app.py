@@ -39,6 +39,7 @@ from gateway.rest import (
 from gateway.rest.body import BodyReader
 from gateway.rest.calls import CallRunner
 from gateway.rest.client_watch import ClientGone
+from gateway.rest.durable_calls import DurableCalls
 from gateway.rest.kept_calls import KeptCalls
 from gateway.rest.sse import Pace
 from gateway.settings import Settings
@@ -59,13 +60,16 @@ def create_app(
     reader = BodyReader(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     pace = Pace(settings.sse_keepalive_s, settings.write_stall_s)
     calls = CallRunner(lifecycle, reader, pace, shared.limiter)
-    kept = KeptCalls(lifecycle, calls, shared.claims)
+    durable = None if shared.durable is None else DurableCalls(lifecycle, calls, shared.durable)
+    kept = KeptCalls(lifecycle, calls, shared.claims, durable)
     stored = response_parts(settings, lifecycle, metrics, clock, shared, calls)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with stored.at_work():
             yield
+        if durable is not None:
+            await durable.close()
         calls.close()
         await shared.store.close()
         await shared.limiter.close()

@@ -96,6 +96,11 @@ class Lifecycle:
                 return
             await changed.wait()
 
+    async def ending(self) -> None:
+        """Wait until it drains, or has failed."""
+        async for _ in self.states():
+            pass
+
     def progress(self, detail: str) -> None:
         """Say what loading is at, in words of ours."""
         if self.phase is Phase.LOADING:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from gateway.dispatch import Call
 from gateway.durable.ending import pack_ending
 from gateway.durable.going_on import LoggedCall
-from gateway.durable.journal import Entry, Journal, JournalAway, Name
+from gateway.durable.journal import ENDED_S, Entry, JournalAway, Name, read_whole
 from gateway.durable.record import RunRecord, unpack_record
 from gateway.durable.responses import WrittenResponses, kept
 from gateway.durable.token_log import TokenLog, read_log
@@ -149,20 +149,5 @@ class Custodian:
         await self._store.put(
             StoredResponse(key, Status.FAILED, body, b"[]", None, background=True)
         )
-        await self._journal.end(name, entry.fence, pack_ending(Status.FAILED, reply))
+        await self._journal.end(name, entry.fence, pack_ending(Status.FAILED, reply), ENDED_S)
         await self._leases.done(name)
-
-
-async def read_whole(journal: Journal, name: Name) -> Entry | None:
-    """What the journal has of a call, with all of its log."""
-    entry = await journal.read(name)
-    if entry is None:
-        return None
-    chunks = list(entry.chunks)
-    while entry.chunks:
-        more = await journal.read(name, len(chunks))
-        if more is None:
-            return None
-        chunks += more.chunks
-        entry = Entry(more.fence, entry.record, more.chunks, more.gaps, more.ending)
-    return Entry(entry.fence, entry.record, chunks, entry.gaps, entry.ending)

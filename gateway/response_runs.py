@@ -100,6 +100,8 @@ class Run:
                     if kept.renderer.status.live:
                         self._notify()
         except asyncio.CancelledError:
+            if isinstance(self._source, WrittenFrames):
+                await self._source.stop()
             if self._leaves:
                 await kept.drop()
                 return

@@ -1,4 +1,4 @@
-"""How a durable response ended, as the journal has it."""
+"""How a durable call ended, as the journal has it."""
 
 from dataclasses import dataclass
 

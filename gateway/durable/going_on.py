@@ -9,6 +9,7 @@ from engines.api import GenerationRequest, Kept, TokenEvent
 from engines.errors import EngineUnavailable, RequestUnknown
 from engines.replicas import MigratingStream, ReplicaSet, find
 from gateway.durable.resumed import ResumedStream
+from openai_compat.errors import ApiError, ErrorReply
 
 _FIRST_WORD_S = 0.25  # for a worker to say that it does not have it
 _WAIT_S = 30.0  # for a worker to be there
@@ -17,17 +18,22 @@ _ATTEMPTS = 1000  # of one owner: more than a stream may move
 
 
 class LoggedCall:
-    """A call of which there is a log. `on_alone` is told where no worker has the rest of it."""
+    """A call of which there is a log; it ends with `failed` where that is how it ended.
+
+    `on_alone` is told where no worker has the rest of it.
+    """
 
     def __init__(
         self,
         log: Sequence[Sequence[TokenEvent]],
         fence: int,
         on_alone: Callable[[], Awaitable[None]],
+        failed: ErrorReply | None = None,
     ) -> None:
         self._log = log
         self._fence = fence
         self._on_alone = on_alone
+        self._failed = failed
 
     async def attach(
         self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
@@ -45,7 +51,9 @@ class LoggedCall:
         ]
 
     async def _go_on(self, engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream:
-        """Raises EngineError."""
+        """Raises EngineError, and how it has failed."""
+        if self._failed is not None:
+            raise ApiError(self._failed)
         if (stream := await _attached(engine, rest)) is not None:
             return stream
         await self._on_alone()

@@ -14,6 +14,10 @@ from typing import NewType, Protocol
 
 Name = NewType("Name", str)
 
+LIVE_S = 86_400.0  # for which a call is kept that nobody goes on with
+ENDED_S = 600.0  # the same, of one that has ended
+DELIVERED_S = 60.0  # and was sent to its reader, who may have got less of it
+
 _GAP = struct.Struct("<I")
 
 
@@ -62,8 +66,8 @@ class Journal(Protocol):
     async def note_gaps(self, name: Name, fence: int, gaps: Sequence[int]) -> None:
         """Note where the log alone was gone on from. Raises Fenced, Lost."""
 
-    async def end(self, name: Name, fence: int, ending: bytes) -> None:
-        """Note how it ended; it is kept for a while. Raises Fenced, Lost."""
+    async def end(self, name: Name, fence: int, ending: bytes, keep_s: float) -> None:
+        """Note how it ended, and keep it for so long. Raises Fenced, Lost."""
 
     async def forget(self, name: Name) -> None:
         """Take it out, whoever has it."""
@@ -86,6 +90,21 @@ class Leases(Protocol):
 
     async def wish(self, name: Name) -> None:
         """Want a call cancelled."""
+
+
+async def read_whole(journal: Journal, name: Name) -> Entry | None:
+    """What the journal has of a call, with all of its log."""
+    entry = await journal.read(name)
+    if entry is None:
+        return None
+    chunks = list(entry.chunks)
+    while entry.chunks:
+        more = await journal.read(name, len(chunks))
+        if more is None:
+            return None
+        chunks += more.chunks
+        entry = Entry(more.fence, entry.record, more.chunks, more.gaps, more.ending)
+    return Entry(entry.fence, entry.record, chunks, entry.gaps, entry.ending)
 
 
 def name_of(tenant: bytes, call: str) -> Name:

@@ -40,6 +40,10 @@ class TokenLog:
         """Tokens in all, of all choices."""
         return sum(self._known.values())
 
+    def known(self, request: int, choice: int) -> int:
+        """Tokens of one choice."""
+        return self._known.get((request, choice), 0)
+
     def add(self, request: int, event: TokenEvent) -> None:
         """Take an event of `requests[request]`; it may be merged into later."""
         place = request, event.choice

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from engines.api import TokenEvent
 from gateway.dispatch import Call
-from gateway.durable.journal import Journal, JournalAway, Lost, Name
+from gateway.durable.journal import ENDED_S, Journal, JournalAway, Lost, Name
 from gateway.durable.token_log import TokenLog
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job, Rendered, Renderer, Usage
@@ -25,7 +25,8 @@ GATHER_S = 0.1
 GATHER_TOKENS = 8
 _AGAIN_S = 0.5  # after the journal was away
 _AT_ONCE = 1000  # chunks in one command
-_MOST_HELD_BYTES = 256 << 10
+_MOST_HELD = 64  # frames that are to be written down
+_MOST_TOLD_BYTES = 256 << 10
 
 _log = logging.getLogger("penstock.durable")
 
@@ -112,6 +113,12 @@ class Writer:
         while not await self._settled(ending):  # noqa: ASYNC110 - it is waited for in Redis
             await asyncio.sleep(_AGAIN_S)
 
+    async def end(self, ending: bytes, keep_s: float = ENDED_S) -> None:
+        """Write the rest and how it ended, once. Raises JournalError."""
+        if not await self.write():
+            raise JournalAway("not all of the call is written")
+        await self._journal.end(self.name, self.fence, ending, keep_s)
+
     async def forget(self) -> None:
         """Take the call out of the journal, if it is there to be asked."""
         with suppress(JournalAway):
@@ -119,9 +126,7 @@ class Writer:
 
     async def _settled(self, ending: bytes) -> bool:
         try:
-            if not await self.write():
-                return False
-            await self._journal.end(self.name, self.fence, ending)
+            await self.end(ending)
         except (JournalAway, Lost):
             return False  # what is lost is entered again by the next write
         return True
@@ -143,63 +148,110 @@ class Writer:
 class WrittenFrames:
     """The frames of a call, each told when its tokens are written down. Implements `sse.Source`.
 
-    `frames` raises Fenced where another owner has the call.
+    The call is read by a task of its own, so it can go on without a reader. `frames` raises Fenced
+    where another owner has the call.
     """
 
     def __init__(self, call: Call, writer: Writer) -> None:
         self.call = call
         self.writer = writer
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._news = asyncio.Event()
+        self._held: list[bytes] = []  # not written down yet
+        self._told = b""  # for the reader to take
+        self._read = True
+        self._last = False
+        self._news = asyncio.Event()  # there is something to write, or no more of it
+        self._ready = asyncio.Event()  # there is something to tell, or it is over
         self._taken = asyncio.Event()
-        self._told = False
+        self._room = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        reading = asyncio.create_task(self._read())
-        try:
-            while True:
-                over = await self._gather(reading)
-                await self.writer.write()
-                if frames := self.take():
-                    self._told = True
-                    yield frames
-                if over:
-                    break
-        finally:
-            reading.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await reading
-        reading.result()
+        pump = self._begin()
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            frames, self._told = self._told, b""
+            self._taken.set()
+            last = self._last  # known with the last frames, so that who has these has all
+            if frames:
+                yield frames
+            if last or pump.done():
+                break
+        if not last:
+            pump.result()
 
     def take(self) -> bytes:
-        """What is held back: for its reader, or for who ends the call before."""
-        held, self._held, self._held_bytes = self._held, [], 0
+        """What is held back: for who ends the call before."""
+        told, held, self._told, self._held = self._told, self._held, b"", []
+        return told + b"".join(held)
+
+    async def unread(self) -> None:
+        """Go on to the end without a reader. Raises what reading raises."""
+        self._read, self._told = False, b""
         self._taken.set()
-        return b"".join(held)
+        await self._begin()
+
+    @property
+    def over(self) -> bool:
+        """Whether all of it is written, or no more of it can be."""
+        return self._pump is not None and self._pump.done()
 
     def fail(self, error: ErrorReply) -> bytes:
         return self.take() + self.call.fail(error)
 
+    async def stop(self) -> None:
+        """Read no more of the call. Idempotent."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait({self._pump})
+
     async def aclose(self) -> None:
+        await self.stop()
         await self.call.aclose()
 
-    async def _read(self) -> None:
+    def _begin(self) -> "asyncio.Task[None]":
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._write())
+        return self._pump
+
+    async def _write(self) -> None:
+        """Read, gather, write down, tell."""
+        reading = asyncio.create_task(self._read_on())
+        try:
+            over = False
+            while not over:
+                over = await self._gather(reading)
+                await self.writer.write()
+                if self._read:
+                    self._told += b"".join(self._held)
+                self._held = []
+                self._last = over and reading.exception() is None
+                self._room.set()
+                self._ready.set()
+                while self._read and len(self._told) > _MOST_TOLD_BYTES:  # its reader is slow
+                    self._taken.clear()
+                    await self._taken.wait()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            asyncio.get_running_loop().call_soon(self._ready.set)  # when this task is done
+        reading.result()
+
+    async def _read_on(self) -> None:
         async with aclosing(self.call.frames()) as frames:
             async for some in frames:
                 self._held.append(some)
-                self._held_bytes += len(some)
                 self._news.set()
-                while self._held_bytes > _MOST_HELD_BYTES:  # its reader is slow
-                    self._taken.clear()
-                    await self._taken.wait()
+                if len(self._held) >= _MOST_HELD:  # the engine merges what waits for us
+                    self._room.clear()
+                    await self._room.wait()
 
     async def _gather(self, reading: "asyncio.Task[None]") -> bool:
         """Wait for something to tell; whether it is the last of it."""
         log, deadline = self.writer.log, 0.0
         while not reading.done():
             now = time.monotonic()
-            if (self._held and not log.waits) or (log.waits and not self._told):
+            if (self._held and not log.waits) or (log.waits and not log.chunks):
                 return False  # there is nothing to write for it, or it is the first
             if log.waits:
                 deadline = deadline or now + GATHER_S

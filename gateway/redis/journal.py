@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.durable.journal import (
+    LIVE_S,
     Entry,
     Fenced,
     JournalAway,
@@ -17,8 +18,7 @@ from gateway.redis.limiter import Functions
 from gateway.redis.link import Purpose, Word
 
 LEASE_S = 3.0
-LIVE_S = 86_400.0  # for a call that nobody goes on with
-ENDED_S = 600.0
+FORGOTTEN_S = 300.0  # for which an owner that hangs may go on to believe that it has a call
 _MOST_CHUNKS = 10_000  # of one reading
 _MOST_DUE = 16
 _RUNS = ("penstock:{runs}:ends", "penstock:{runs}:wishes")
@@ -53,11 +53,11 @@ class RedisJournal:
     async def note_gaps(self, name: Name, fence: int, gaps: Sequence[int]) -> None:
         _check(await self._call("note", name, fence, _ms(LIVE_S), "gaps", pack_gaps(gaps)))
 
-    async def end(self, name: Name, fence: int, ending: bytes) -> None:
-        _check(await self._call("note", name, fence, _ms(ENDED_S), "ending", ending))
+    async def end(self, name: Name, fence: int, ending: bytes, keep_s: float) -> None:
+        _check(await self._call("note", name, fence, _ms(keep_s), "ending", ending))
 
     async def forget(self, name: Name) -> None:
-        await self._call("forget", name)
+        await self._call("forget", name, _ms(FORGOTTEN_S))
 
     async def _call(self, verb: str, name: Name, *args: Word) -> Any:
         keys = (f"penstock:{{{name}}}:call", f"penstock:{{{name}}}:log")

@@ -15,6 +15,7 @@ class Durability(StrEnum):
 
     NONE = "none"  # nothing
     REPLICATED = "replicated"  # the gateway, or the connection: a reader may come back
+    DURABLE = "durable"  # any process: what was told is written down
 
 
 HEADER = "x-stream-durability"
@@ -42,7 +43,7 @@ class Wish:
             return False
         if self.durability is None:
             return serving.is_outlived
-        return self.durability is Durability.REPLICATED
+        return self.durability is not Durability.NONE
 
     @property
     def outlives_reader(self) -> bool:

@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from fastapi import Request, Response
 
 from engines.errors import RequestUnknown
 from gateway import claims
 from gateway.claims import Claim, Claims, claim_name, used_meanwhile, used_otherwise
+from gateway.durable.journal import JournalAway
+from gateway.durable.responses import away
 from gateway.exchange import Exchange
 from gateway.kept_stream import (
     LARGEST_BODY,
@@ -25,6 +28,7 @@ from gateway.rest import durability
 from gateway.rest.calls import CallRunner, Lower, answer, new_context, notes
 from gateway.rest.client_watch import ClientGone, ClientWatch
 from gateway.rest.durability import Durability, Wish, is_kept, read_durability, stream_headers
+from gateway.rest.durable_calls import DurableCalls
 from gateway.rest.outliving import Outliving
 from gateway.rest.sse import TokenStreamResponse
 from gateway.resuming import Resumable, find_call, find_soon, not_found
@@ -37,13 +41,30 @@ _BEGINS_WITHIN_S = 3.0  # a call that was claimed and is nowhere after that has 
 _LOOK_S = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A call with an Idempotency-Key, as it would be if it is the first."""
+
+    claim: Claim
+    record: CallRecord
+    context: CallContext
+    wish: Wish
+
+
 class KeptCalls:
     """The chat and completion routes, with what they do for streams and keys."""
 
-    def __init__(self, lifecycle: Lifecycle, calls: CallRunner, claims: Claims) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        calls: CallRunner,
+        claims: Claims,
+        durable: DurableCalls | None = None,
+    ) -> None:
         self._lifecycle = lifecycle
         self._calls = calls
         self._claims = claims
+        self._durable = durable
 
     async def run(self, request: Request, lower: Lower, route: Route) -> Response:
         """Every refusal happens in here, before the first byte of an answer."""
@@ -55,10 +76,13 @@ class KeptCalls:
         record = CallRecord(route, context.now, context.seed, exchange.salt, raw)
         if key is None or serving.keeper is None:
             job = await self._calls.lowered(raw, serving, exchange, context, lower)
+            if job.stream and (durable := self._durable_for(wish)) is not None:
+                return await durable.begin(request, job, record, context.id)
             if job.stream and wish.keeps(serving, raw):
                 job = kept(job, record)
             return await self._begin(request, job, outlives_reader=wish.outlives_reader)
-        return await self._once(request, lower, record, context, key, wish)
+        claim = Claim(context.id, claims.asked_of(route, raw))
+        return await self._once(request, lower, key, _Keyed(claim, record, context, wish))
 
     async def resume(
         self, request: Request, stream_id: str, lower: Lower, route: Route
@@ -69,10 +93,26 @@ class KeptCalls:
         stem = stem_of(stream_id, route)
         if serving.keeper is None:
             raise not_found()
+        if self._durable is not None and stem:
+            with suppress(JournalAway):  # then its worker may have it all the same
+                response = await self._durable.resume(request, lower, stem, route, after)
+                if response is not None:
+                    return response
         salt = Exchange.of(request.scope).salt
         async with ClientWatch(request.receive):  # after a hang, who asked is somewhere else by now
             found = await find_soon(self._lifecycle, stem, route, salt)
         return await self._go_on(request, lower, found, after)
+
+    def _durable_for(self, wish: Wish) -> DurableCalls | None:
+        """What writes a stream down, where its client wants that. Raises RequestRejected."""
+        if wish.durability is not Durability.DURABLE:
+            return None
+        if self._durable is None:
+            raise RequestRejected(
+                f"{durability.HEADER}: durable needs a server that was started with --redis.",
+                code="durability_unavailable",
+            )
+        return self._durable
 
     async def _begin(self, request: Request, job: Job, *, outlives_reader: bool) -> Response:
         exchange = Exchange.of(request.scope)
@@ -85,38 +125,32 @@ class KeptCalls:
         headers = notes(job.ignored) | stream_headers(job, serving)
         return TokenStreamResponse(source, self._calls.pace, headers)
 
-    async def _once(
-        self,
-        request: Request,
-        lower: Lower,
-        record: CallRecord,
-        context: CallContext,
-        key: str,
-        wish: Wish,
-    ) -> Response:
+    async def _once(self, request: Request, lower: Lower, key: str, call: "_Keyed") -> Response:
         """Begin a call, or go to the one that the key stands for already."""
+        record = call.record
         if len(record.body) > LARGEST_BODY:
             raise RequestRejected(
                 f"A call with an Idempotency-Key has a body of at most {LARGEST_BODY} bytes, not"
                 f" {len(record.body)}.",
                 code="request_too_large",
             )
-        if wish.durability is Durability.NONE:
+        if call.wish.durability is Durability.NONE:
             raise RequestRejected(
                 f"{durability.HEADER}: none keeps no call that an Idempotency-Key could stand for."
             )
         name = claim_name(record.salt, key)
-        mine = Claim(context.id, claims.asked_of(record.route, record.body))
         async with ClientWatch(request.receive):
-            found = await self._standing(name, mine, record)
+            found = await self._standing(name, call)
+        if isinstance(found, Claim):
+            return await self.resume(request, f"{record.route}-{found.call}", lower, record.route)
         if found is not None:
-            return await self._join(request, lower, found, name, mine)
+            return await self._join(request, lower, found, name, call.claim)
         try:
-            return await self._begin_claimed(request, lower, record, context, name, mine)
+            return await self._begin_claimed(request, lower, name, call)
         except ClientGone:
             raise  # the call goes on, and its key stands for it
         except Exception:
-            await self._claims.forget(name, mine)  # nothing was begun, or it has failed
+            await self._claims.forget(name, call.claim)  # nothing was begun, or it has failed
             raise
 
     async def _join(
@@ -130,32 +164,34 @@ class KeptCalls:
             raise
 
     async def _begin_claimed(
-        self,
-        request: Request,
-        lower: Lower,
-        record: CallRecord,
-        context: CallContext,
-        name: str,
-        mine: Claim,
+        self, request: Request, lower: Lower, name: str, call: "_Keyed"
     ) -> Response:
         if "last-event-id" in request.headers:
             raise not_found()  # what its reader has is of a call that is no more
         begun = time.monotonic()
         serving, exchange = self._lifecycle.serving(), Exchange.of(request.scope)
+        record, context = call.record, call.context
         job = await self._calls.lowered(record.body, serving, exchange, context, lower)
         late = time.monotonic() - begun > _BEGINS_WITHIN_S / 2
-        if late and await self._claims.claim(name, mine) != mine:
+        if late and await self._claims.claim(name, call.claim) != call.claim:
             raise used_meanwhile()
+        if job.stream and (durable := self._durable_for(call.wish)) is not None:
+            return await durable.begin(request, job, record, context.id)
         return await self._begin(request, kept(job, record), outlives_reader=True)
 
-    async def _standing(self, name: str, mine: Claim, record: CallRecord) -> Resumable | None:
-        """The call that a key stands for; None where it stands for ours from now on."""
-        seen, deadline = mine, 0.0
-        while (standing := await self._claims.claim(name, mine)) != mine:
-            if standing.asked != mine.asked:
+    async def _standing(self, name: str, call: "_Keyed") -> Resumable | Claim | None:
+        """The call that a key stands for; None where it stands for ours from now on.
+
+        A claim, where only the journal has it.
+        """
+        seen, deadline = call.claim, 0.0
+        while (standing := await self._claims.claim(name, call.claim)) != call.claim:
+            if standing.asked != call.claim.asked:
                 raise used_otherwise()
-            if (found := await self._found(standing, record)) is not None:
+            if (found := await self._found(standing, call.record)) is not None:
                 return found
+            if await self._is_written(standing, call):
+                return standing
             now = time.monotonic()
             if standing != seen:
                 seen, deadline = standing, now + _BEGINS_WITHIN_S
@@ -172,6 +208,15 @@ class KeptCalls:
             return await find_call(keeper, standing.call, record.route, record.salt)
         except NotFound:
             return None
+
+    async def _is_written(self, standing: Claim, call: "_Keyed") -> bool:
+        durable = self._durable_for(call.wish)
+        if durable is None:
+            return False
+        try:
+            return await durable.has(standing.call, call.record.route, call.record.salt)
+        except JournalAway as error:
+            raise away() from error
 
     async def _go_on(
         self,

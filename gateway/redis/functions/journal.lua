@@ -6,6 +6,8 @@
 -- KEYS of all:    1  sorted set  when the lease of each call ends, in ms
 --                 2  hash        calls that somebody wants cancelled
 
+local NO_OWNER = '1000000000000'  -- a fence that nobody gets to
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -61,7 +63,7 @@ end
 -- record only with the first chunk.
 local function read(keys, args)
   local row = redis.call('HMGET', keys[1], 'fence', 'record', 'gaps', 'ending')
-  if not row[1] then
+  if not row[2] then
     return {}
   end
   local first = tonumber(args[1])
@@ -93,8 +95,11 @@ local function note(keys, args)
   return 1
 end
 
-local function forget(keys)
-  return redis.call('UNLINK', keys[1], keys[2])
+-- ARGV: ms for which an owner that does not know it yet is kept from entering it once more.
+local function forget(keys, args)
+  redis.call('UNLINK', keys[1], keys[2])
+  redis.call('HSET', keys[1], 'fence', NO_OWNER)
+  return redis.call('PEXPIRE', keys[1], args[1])
 end
 
 -- ARGV: length of the lease in ms, calls. Returns those of them that are to be cancelled.
