@@ -53,21 +53,24 @@ def build(settings: Settings, link: "RedisLink | None" = None) -> Parts:
     shared = Shared(MemoryLimiter(monotonic), claims, store)
     if link is not None:
         metrics.watch_redis(link)
-        shared = _over_redis(link, shared, claims)
+        shared = _over_redis(link, shared, claims, settings)
     app = create_app(settings, lifecycle, metrics, monotonic, shared)
     return Parts(app, lifecycle, metrics)
 
 
-def _over_redis(link: "RedisLink", alone: Shared, known: MemoryClaims) -> Shared:
+def _over_redis(
+    link: "RedisLink", alone: Shared, known: MemoryClaims, settings: Settings
+) -> Shared:
     """The same for all gateways together; without Redis each goes on alone."""
     from gateway.redis.claims import RedisClaims
     from gateway.redis.journal import RedisJournal, RedisLeases
     from gateway.redis.limiter import RedisLimiter
+    from gateway.redis.responses import shared_responses
 
     return Shared(
         RedisLimiter(link, alone.limiter),
         RedisClaims(link, known),
-        alone.store,
+        shared_responses(link, alone.store, settings),
         Durable(RedisJournal(link), RedisLeases(link)),
     )
 

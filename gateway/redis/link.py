@@ -52,6 +52,7 @@ class Purpose(StrEnum):
     REGISTRY = "registry"
     LIMITS = "limits"
     RECORDS = "records"
+    RESPONSES = "responses"
     PROBE = "probe"
 
 
