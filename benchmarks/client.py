@@ -70,13 +70,13 @@ async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
 
 
 async def events(
-    base_url: str, body: dict[str, object], api_key: str = ""
+    base_url: str, body: dict[str, object], api_key: str = "", more: Mapping[str, str] = _NOTHING
 ) -> AsyncIterator[dict[str, Any]]:
     """The chunks of a streamed answer, parsed at little cost. Raises on any end but `[DONE]`."""
     url = urlsplit(base_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
-        writer.write(_request(url, body, api_key))
+        writer.write(_request(url, body, api_key, more))
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(f"refused: {head[:200]!r} {await reader.read(300)!r}")

@@ -20,7 +20,8 @@ from gateway.redis.setup import set_up
 from gateway.setting_kinds import Secret
 
 TOKEN = "a-token-of-a-benchmark"  # noqa: S105 - of processes that live for minutes
-KEYS = tuple(f"sk-benchmark-{number}" for number in range(4))
+KEYS = tuple(f"sk-benchmark-{number}" for number in range(4))  # each has limits
+FREE_KEY = "sk-benchmark-free"  # has none
 PER_MINUTE, AT_ONCE = 100_000_000, 64  # never spent: what is refused has been miscounted
 _START_S = 60.0
 
@@ -60,12 +61,12 @@ class Stand:
 
 
 @contextmanager
-def stand(folder: Path, redis_url: str, *, quota: bool = True) -> Iterator[Stand]:
-    """Started, and each gateway has both workers. `quota`: keys have limits."""
+def stand(folder: Path, redis_url: str) -> Iterator[Stand]:
+    """Started, and each gateway has both workers."""
     keys = folder / "keys.yaml"
-    limits = f", tokens_per_minute: {PER_MINUTE}, max_concurrent: {AT_ONCE}" if quota else ""
-    rows = (f"  - {{name: k{n}, key: {key}{limits}}}\n" for n, key in enumerate(KEYS))
-    keys.write_text("keys:\n" + "".join(rows))
+    limits = f"tokens_per_minute: {PER_MINUTE}, max_concurrent: {AT_ONCE}"
+    rows = [f"  - {{name: k{n}, key: {key}, {limits}}}\n" for n, key in enumerate(KEYS)]
+    keys.write_text(f"keys:\n{''.join(rows)}  - {{name: free, key: {FREE_KEY}}}\n")
     keys.chmod(0o600)
     ports = free_port(), free_port()
     with ExitStack() as stack:

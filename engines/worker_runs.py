@@ -29,7 +29,7 @@ _GONE = "whoever held this request wants no more of it"
 _KEPT_BYTES = 64 << 20  # of runs that have ended: beyond it, the oldest of them are forgotten
 _TOKEN_BYTES = 64  # as objects, about
 _SCORE_BYTES = 120
-_MOST_WATCHERS = 64
+_MOST_WATCHERS = 1024  # each gateway lets in fewer, by its own room
 
 
 class Listener(Protocol):

@@ -177,6 +177,8 @@ class MigratingStream:
             await self._distrust(inner)
             return None
         except (EngineDied, EngineUnavailable) as error:
+            if self._watches and isinstance(error, EngineUnavailable):
+                raise  # others watch it, too many of them; the request itself is well
             if self._progress.open:
                 self._lost(error)
             return None

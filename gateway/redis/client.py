@@ -1,7 +1,7 @@
 """A redis-py client for an address, with none of its patience: a dead Redis must not cost seconds.
 
-redis-py by itself waits 5 s for an answer and tries ten times. Here it waits for a quarter of a
-second at most and tries once; what to do then is decided in `link.py`.
+redis-py by itself waits 5 s for an answer and tries ten times. Here it tries once; how long it may
+take, and what to do then, is decided in `link.py`.
 """
 
 from typing import Any, Protocol
@@ -28,8 +28,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.redis.address import Mode, RedisAddress
 
-SOCKET_S = 0.25
+SOCKET_S = 0.25  # where several can be asked in turn; else `link.py` ends what takes too long
 _CONNECT_S = 0.2
+_ENDED_BEFORE_S = 2.0  # by the wall's clock, which goes on while a loop is busy
 _PATIENT_S = 5.0  # where an operator waits
 MAX_CONNECTIONS = 64  # of a process, to each node
 
@@ -76,6 +77,12 @@ def _common(address: RedisAddress) -> dict[str, Any]:
     }
 
 
+def _alone(address: RedisAddress) -> dict[str, Any]:
+    """The same for a server without others to ask."""
+    limit_s = _PATIENT_S if address.patient else _ENDED_BEFORE_S
+    return {**_common(address), "socket_timeout": limit_s, "socket_connect_timeout": limit_s}
+
+
 def _tls(address: RedisAddress) -> dict[str, Any]:
     """Certificates are always checked, against FILE or what the system trusts."""
     if not address.tls:
@@ -86,7 +93,7 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
 
 
 def _single(address: RedisAddress) -> Client:
-    options = {**_common(address), **_tls(address), "db": address.db}
+    options = {**_alone(address), **_tls(address), "db": address.db}
     if address.path:
         options |= {"path": address.path, "connection_class": UnixDomainSocketConnection}
         del options["socket_connect_timeout"]
@@ -105,7 +112,7 @@ def _behind_sentinels(address: RedisAddress) -> Client:
             **_common(address), **tls,
             "username": None, "password": address.options.get("sentinel_password"),
         },
-        **_common(address), **tls, db=address.db,
+        **_alone(address), **tls, db=address.db,
     )  # fmt: skip
     return _Master(
         sentinels, sentinels.master_for(address.service, max_connections=MAX_CONNECTIONS)

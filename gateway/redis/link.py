@@ -5,8 +5,9 @@
                   --open----> RedisDown at once            a task of this object probes meanwhile
 
 No caller ever waits for longer than `CALL_S`, nor for longer than Redis has usually something to
-say, and none at all while it is known to be down. It may be down at the start, go and come back:
-nothing need be restarted.
+say, and none at all while it is known to be down. Time in which this loop was busy does not count:
+an answer that nobody has read is no failure of Redis. It may be down at the start, go and come
+back: nothing need be restarted.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from gateway.redis.silence import Silence
 from gateway.setting_kinds import Secret
 
 CALL_S = 0.25
+_SLICES = 10  # of it: one that this loop ends late counts as one all the same
 _CONNECT_S = 1.0  # for a probe to find its way: nobody waits for it
 _PROBE_TTL_MS = 10_000
 _UNKNOWN_FUNCTION = "Function not found"
@@ -158,15 +160,14 @@ class RedisLink:
             self.counts.skipped[purpose] += 1
             raise RedisDown("Redis is down")
         sending = self._begun(self._send(self._client, words, purpose, again=again))
-        begun = self._clock()
         try:
-            await self._waited(sending)
+            left = await self._waited(sending)
         except asyncio.CancelledError:
             sending.cancel()
             raise
-        if not sending.done() and self._clock() - begun < CALL_S:
+        if not sending.done() and (left or sending not in self._out):
             self.counts.failures[purpose] += 1
-            raise self._unheard(sending, begun, key)
+            raise self._unheard(sending, left, key)
         try:
             return self._answer(sending, key)
         except RedisUnusable:
@@ -183,23 +184,21 @@ class RedisLink:
         task.add_done_callback(self._sent)
         return task
 
-    async def _waited(self, sending: asyncio.Task[Any]) -> None:
-        """Until it is answered, its time is up, or nobody waits any more."""
+    async def _waited(self, sending: asyncio.Task[Any]) -> int:
+        """Until it is answered, or nobody waits any more, or its time is up; slices left of it."""
         let_go = asyncio.get_running_loop().create_future()
         self._waiting.add(let_go)
         try:
-            await asyncio.wait(
-                {sending, let_go}, timeout=CALL_S, return_when=asyncio.FIRST_COMPLETED
-            )
+            return await _first_of({sending, let_go}, CALL_S / _SLICES, _SLICES)
         finally:
             self._waiting.discard(let_go)
 
-    def _unheard(self, sending: asyncio.Task[Any], begun: float, key: str) -> RedisDown:
-        """Why a caller was let go whose command goes on, if it went out at all."""
+    def _unheard(self, sending: asyncio.Task[Any], left: int, key: str) -> RedisDown:
+        """Why a caller goes on whose command does so, too, if it went out at all."""
         if sending not in self._out:
             sending.cancel()
-            return RedisDown("Redis says nothing")
-        outlasting = self._begun(self._outlast(sending, begun, key))
+            return RedisDown("Redis says nothing, or too much is asked of it")
+        outlasting = self._begun(self._outlast(sending, left, key))
         return Unanswered("Redis says nothing", outlasting)
 
     def _answer(self, sending: asyncio.Task[Any], key: str) -> Any:
@@ -219,9 +218,9 @@ class RedisLink:
         self._breaker.succeed()
         return answer
 
-    async def _outlast(self, sending: asyncio.Task[Any], begun: float, key: str) -> None:
+    async def _outlast(self, sending: asyncio.Task[Any], left: int, key: str) -> None:
         """Hear of a command for whom nobody waits: an answer ends the silence."""
-        await asyncio.wait({sending}, timeout=begun + CALL_S - self._clock())
+        await _first_of({sending}, CALL_S / _SLICES, left)
         with contextlib.suppress(RedisUnusable, RedisError):
             self._answer(sending, key)
 
@@ -233,10 +232,10 @@ class RedisLink:
         """
         task = self._begun(sending)
         try:
-            done, _ = await asyncio.wait({task}, timeout=limit_s)
+            await _first_of({task}, limit_s / _SLICES, _SLICES)
         finally:
             task.cancel()
-        if not done:
+        if not task.done():
             raise TimeoutError
         return task.result()
 
@@ -373,6 +372,16 @@ class RedisLink:
         there = version_of(told.decode()) if isinstance(told, bytes) else None
         if there is None or (there != own_version() and there.number <= VERSION):
             self._advise(f"Redis has version {there} of the functions, not {own_version()}")
+
+
+async def _first_of(some: set[asyncio.Future[Any]], slice_s: float, slices: int) -> int:
+    """Wait for one of them, for so many slices of time; how many are left."""
+    while slices:
+        done, _ = await asyncio.wait(some, timeout=slice_s, return_when=asyncio.FIRST_COMPLETED)
+        if done:
+            break
+        slices -= 1
+    return slices
 
 
 def _words(error: BaseException) -> str:

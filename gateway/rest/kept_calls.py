@@ -31,7 +31,7 @@ from gateway.rest.durability import Durability, Wish, is_kept, read_durability, 
 from gateway.rest.durable_calls import DurableCalls
 from gateway.rest.outliving import Outliving
 from gateway.rest.sse import TokenStreamResponse
-from gateway.resuming import Resumable, find_call, find_soon, not_found
+from gateway.resuming import Resumable, find_soon, not_found
 from openai_compat.cursor import Cursor
 from openai_compat.errors import NotFound, RequestRejected
 from openai_compat.job import Job
@@ -201,11 +201,9 @@ class KeptCalls:
         return None
 
     async def _found(self, standing: Claim, record: CallRecord) -> Resumable | None:
-        keeper = self._lifecycle.serving().keeper
-        if keeper is None:
-            return None
+        """Its call, if it is there; a worker that does not answer at once has not said no."""
         try:
-            return await find_call(keeper, standing.call, record.route, record.salt)
+            return await find_soon(self._lifecycle, standing.call, record.route, record.salt)
         except NotFound:
             return None
 

@@ -245,6 +245,35 @@ async def test_many_may_watch_and_one_decides():
             await remote.stop(0)
 
 
+async def test_hundreds_may_watch():
+    """As many as retry with one key, all told the same."""
+    async with worker(steps=4) as (engine, gate):
+        one = await gateway(engine)
+        holder = one.generate(request())
+        told = await tokens_of(holder, 2)
+        watchers = [one.attach(request(), watch=True) for _ in range(300)]
+        gate.open()
+        texts = [(await read(each))[0].tokens for each in watchers]
+        assert texts == [[*told, *(await read(holder))[0].tokens]] * 300
+        await one.stop(0)
+
+
+async def test_too_many_watchers_are_told_to_come_again(monkeypatch):
+    """The request is well, and so is its engine."""
+    monkeypatch.setattr("engines.worker_runs._MOST_WATCHERS", 2)
+    async with worker(steps=4) as (engine, gate):
+        one = await gateway(engine)
+        holder = one.generate(request())
+        await tokens_of(holder, 2)
+        watchers = [one.attach(request(), watch=True) for _ in range(3)]
+        with pytest.raises(EngineUnavailable, match="2 others watch"):
+            await read(watchers[2])
+        gate.open()
+        for each in watchers[:2]:
+            assert (await read(each))[0].tokens
+        await one.stop(0)
+
+
 async def test_what_is_watched_goes_on_without_its_holder():
     """Its gateway has died, and who watches is still there; when they go too, it ends."""
     async with worker(keeping=Keeping(0.2, 30), steps=3) as (engine, gate):

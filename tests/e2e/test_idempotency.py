@@ -1,7 +1,9 @@
 """One key, one generation: repeated and racing requests, whole and streamed, over two gateways."""
 
 import asyncio
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -10,7 +12,7 @@ import pytest
 from gateway.redis.setup import set_up
 from gateway.setting_kinds import Secret
 from tests.e2e.test_resume import Told, chat, cluster, read
-from tests.e2e.test_workers import metric
+from tests.e2e.test_workers import all_up, fronted, metric, worker_at
 from tests.support.command import body, served
 from tests.support.live import eventually
 from tests.support.redis_server import needs_redis, redis_server
@@ -119,6 +121,20 @@ def test_a_stream_is_joined_where_its_reader_is(tmp_path):
         again = Told()
         assert read(one, asked, again, headers=key) == (200, None)
         assert again.whole == control.whole
+
+
+def test_a_worker_that_is_slow_to_say_is_waited_for(tmp_path):
+    """A duplicate comes while it hangs: that is no reason to fail, nor to begin another call."""
+    address = f"unix:{tmp_path}/0"
+    with worker_at(address) as worker, fronted(address) as front, ThreadPoolExecutor(1) as clients:
+        eventually(all_up(front, 1), 40, "it is found")
+        key = {"idempotency-key": "slow-1"}
+        first = post(front, whole(), key)
+        worker.send_signal(signal.SIGSTOP)
+        second = clients.submit(post, front, whole(), key)
+        time.sleep(1.2)  # longer than one question may take
+        worker.send_signal(signal.SIGCONT)
+        assert second.result().json() == first.json()
 
 
 def test_racing_requests_are_one_call(server):
