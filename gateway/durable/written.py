@@ -10,7 +10,7 @@ of any call; what they told is written down when it is back.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -71,6 +71,7 @@ class Writer:
         *,
         fence: int = 1,
         gaps: Sequence[int] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.fence = fence
@@ -79,6 +80,7 @@ class Writer:
         self._record = record
         self._written = len(log.chunks)
         self._gaps = tuple(gaps)
+        self._clock = clock
         self._away_until = 0.0
 
     def logged(self, job: Job) -> Job:
@@ -99,12 +101,12 @@ class Writer:
     async def write(self) -> bool:
         """Write what is not written; False while the journal is away. Raises Fenced."""
         self.log.cut()
-        if time.monotonic() < self._away_until:
+        if self._clock() < self._away_until:
             return False
         try:
             await self._append()
         except JournalAway:
-            self._away_until = time.monotonic() + _AGAIN_S
+            self._away_until = self._clock() + _AGAIN_S
             return False
         return True
 

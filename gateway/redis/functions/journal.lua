@@ -18,10 +18,11 @@ local function expire(keys, ttl)
   redis.call('PEXPIRE', keys[2], ttl)
 end
 
--- Whether a fence is the one that stands: nil where there is no such call.
+-- Whether a fence is the one that stands: nil where there is no such call, or only what an earlier
+-- owner has entered once more, after it was lost.
 local function stands(keys, fence)
   local standing = redis.call('HGET', keys[1], 'fence')
-  if not standing then
+  if not standing or tonumber(standing) < tonumber(fence) then
     return nil
   end
   return standing == fence
@@ -46,11 +47,11 @@ local function append(keys, args)
   local ours = stands(keys, args[1])
   local have = redis.call('LLEN', keys[2])
   local first = tonumber(args[3])
+  if ours == false then
+    return 0
+  end
   if ours == nil or have < first then
     return -1
-  end
-  if not ours then
-    return 0
   end
   for place = 4 + have - first, #args do
     redis.call('RPUSH', keys[2], args[place])
