@@ -1,5 +1,6 @@
 """What one API key may have at a time: quotas, and the protocol of those who keep count of them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Protocol
 
 from openai_compat.errors import RateLimited
 
+MINUTE_S = 60.0
 _NEXT_END_S = 1.0  # when the next call of a key ends nobody knows: soon
 
 
@@ -54,6 +56,14 @@ class Grant:
     quota: Quota
     tokens: int  # reserved
     lease: str
+    # When the last of these will have refilled, by the clock of who counts: what is given back
+    # after that would be given twice.
+    refilled_at: float = math.inf
+
+    def unused(self, used: int, now: float) -> float:
+        """Tokens to give back at the end of a call that used so many."""
+        refilling = (self.refilled_at - now) * self.quota.tokens_per_minute / MINUTE_S
+        return max(0.0, min(self.tokens - used, refilling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ class Limiter(Protocol):
         """Count a call in, or do nothing and say why. Never fails."""
 
     def settle(self, grant: Grant, used: int) -> None:
-        """Count a call out, and give back what it did not use. At most once per grant."""
+        """Count a call out, and give back what it did not use. Once per grant: more do nothing."""
 
     async def close(self) -> None:
         """Let go of what is held."""

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from gateway.limits import Grant, Quota, Spent, Standing, Verdict
-
-MINUTE_S = 60.0
+from gateway.limits import MINUTE_S, Grant, Quota, Spent, Standing, Verdict
 
 
 @dataclass(slots=True)
 class _Account:
     full_at: float = -math.inf  # when nothing will be spent any more: GCRA's theoretical arrival
     leases: set[str] = field(default_factory=set)
+
+    def owe(self, now: float, seconds: float) -> None:
+        self.full_at = now + seconds if seconds > 0 else -math.inf
 
 
 class MemoryLimiter:
@@ -41,17 +42,20 @@ class MemoryLimiter:
             retry_after_s = min(owed_s, owed_s + asked_s - MINUTE_S)
         grant = None
         if spent is None:
-            grant = Grant(tenant, quota, tokens, str(next(self._leases)))
-            account.leases.add(grant.lease)
             owed_s += asked_s
-            account.full_at = now + owed_s
+            account.owe(now, owed_s)
+            grant = Grant(tenant, quota, tokens, str(next(self._leases)), now + owed_s)
+            account.leases.add(grant.lease)
         return Verdict(standing_of(quota, len(account.leases), owed_s), grant, spent, retry_after_s)
 
     def settle(self, grant: Grant, used: int) -> None:
-        account = self._accounts[grant.tenant]
+        account, now = self._accounts.get(grant.tenant), self._clock()
+        if account is None or grant.lease not in account.leases:
+            return
         account.leases.remove(grant.lease)
-        account.full_at -= _seconds(grant.quota, max(0, grant.tokens - used))
-        if not account.leases and account.full_at <= self._clock():
+        owed_s = max(0.0, account.full_at - now)
+        account.owe(now, owed_s - _seconds(grant.quota, grant.unused(used, now)))
+        if not account.leases and account.full_at <= now:
             del self._accounts[grant.tenant]
 
     async def close(self) -> None:
@@ -64,6 +68,6 @@ def standing_of(quota: Quota, in_flight: int, owed_s: float) -> Standing:
     return Standing(quota, in_flight, max(0, math.floor(left + 1e-6)), owed_s)
 
 
-def _seconds(quota: Quota, tokens: int) -> float:
+def _seconds(quota: Quota, tokens: float) -> float:
     """In how long the quota gives so many tokens."""
     return tokens * MINUTE_S / quota.tokens_per_minute if quota.tokens_per_minute else 0.0

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from time import monotonic
 from typing import Any, Protocol
@@ -39,7 +39,7 @@ class _Untold:
     """What Redis counts, or may count, of a call that is over for it."""
 
     grant: Grant
-    left: int  # tokens to give back
+    left: float  # tokens to give back
     until: float  # when its lease has ended by itself
     under_way: asyncio.Future[None] | None = None  # until then it may yet be counted in
 
@@ -53,8 +53,16 @@ class RedisLimiter:
     for a key of which Redis has not heard yet what ended meanwhile, and would count that still.
     """
 
-    def __init__(self, functions: Functions, local: Limiter, *, lease_s: float = _LEASE_S) -> None:
+    def __init__(
+        self,
+        functions: Functions,
+        local: Limiter,
+        *,
+        lease_s: float = _LEASE_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._functions = functions
+        self._clock = clock
         self._local = local
         self._lease_s = lease_s
         self._name = secrets.token_hex(8)
@@ -81,6 +89,7 @@ class RedisLimiter:
         standing = standing_of(quota, int(in_flight), int(owed_us) / 1e6)
         if word := _text(spent):
             return Verdict(standing, None, Spent(word), int(retry_us) / 1e6)
+        grant = replace(grant, refilled_at=self._clock() + standing.refill_s)
         self._held[grant.lease] = grant
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew())
@@ -91,7 +100,7 @@ class RedisLimiter:
         if self._held.pop(grant.lease, None) is None:
             self._local.settle(grant, used)
             return
-        task = asyncio.create_task(self._settle(grant, max(0, grant.tokens - used)))
+        task = asyncio.create_task(self._settle(grant, grant.unused(used, self._clock())))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
@@ -104,24 +113,24 @@ class RedisLimiter:
                 await asyncio.gather(task, return_exceptions=True)
         await self._local.close()
 
-    async def _settle(self, grant: Grant, left: int) -> None:
+    async def _settle(self, grant: Grant, left: float) -> None:
         try:
             await self._give_back(grant, left)
         except RedisDown:
             self._tell_later(grant, left)
 
-    async def _give_back(self, grant: Grant, left: int) -> None:
+    async def _give_back(self, grant: Grant, left: float) -> None:
         """Raises RedisDown."""
         try:
             rate = grant.quota.tokens_per_minute
-            await self._call(grant.tenant, "settle", grant.lease, left, rate)
+            await self._call(grant.tenant, "settle", grant.lease, f"{left:.6f}", rate)
         except RedisDown:
             raise
         except RedisUnusable:
             return  # nor will it next time: the lease ends by itself, and what is spent refills
 
     def _tell_later(
-        self, grant: Grant, left: int, under_way: asyncio.Future[None] | None = None
+        self, grant: Grant, left: float, under_way: asyncio.Future[None] | None = None
     ) -> None:
         until = monotonic() + self._lease_s
         self._untold[grant.lease] = _Untold(grant, left, until, under_way)
@@ -143,7 +152,8 @@ class RedisLimiter:
             await asyncio.wait({one.under_way})  # else it might be counted in after this
         if monotonic() < one.until:
             try:
-                await self._give_back(one.grant, one.left)
+                refilling = one.grant.unused(0, self._clock())
+                await self._give_back(one.grant, min(one.left, refilling))
             except RedisDown:
                 return
         del self._untold[one.grant.lease]
@@ -151,14 +161,18 @@ class RedisLimiter:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            by_tenant: dict[bytes, list[str]] = {}
-            for grant in self._held.values():
-                by_tenant.setdefault(grant.tenant, []).append(grant.lease)
-            for tenant, leases in by_tenant.items():
-                for first in range(0, len(leases), _MOST_AT_ONCE):
-                    some = leases[first : first + _MOST_AT_ONCE]
-                    with contextlib.suppress(RedisUnusable):
-                        await self._call(tenant, "renew", self._lease_us, *some)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Hold every call that runs for another `lease_s`, if it is still counted."""
+        by_tenant: dict[bytes, list[str]] = {}
+        for grant in self._held.values():
+            by_tenant.setdefault(grant.tenant, []).append(grant.lease)
+        for tenant, leases in by_tenant.items():
+            for first in range(0, len(leases), _MOST_AT_ONCE):
+                some = leases[first : first + _MOST_AT_ONCE]
+                with contextlib.suppress(RedisUnusable):
+                    await self._call(tenant, "renew", self._lease_us, *some)
 
     async def _call(self, tenant: bytes, *words: Word) -> Any:
         """All verbs may come twice: a lease is taken once, and given back once."""

@@ -73,10 +73,12 @@ class InRedis:
 
     def __init__(self, client, link):
         self.client, self.link = client, link
-        self.limiter = RedisLimiter(link, MemoryLimiter(Clock()), lease_s=3600)
+        self.clock = Clock()
+        self.limiter = RedisLimiter(link, MemoryLimiter(Clock()), lease_s=3600, clock=self.clock)
 
     async def wait(self, seconds):
         await self.told()
+        self.clock.now += seconds
         owed, leases = _keys(TENANT)
         if (full_at := await self.client.get(owed)) is not None:
             await self.client.set(owed, repr(float(full_at) - seconds * 1e6), keepttl=True)
@@ -179,6 +181,27 @@ def test_spent_tokens_come_back_at_their_rate(opened):
         assert (await limiter.reserve(TENANT, SLOW, 30)).spent is Spent.TOKENS
         await world.wait(1)
         assert told(await limiter.reserve(TENANT, SLOW, 30)) == (None, 1, 0)
+
+    run(opened, scenario)
+
+
+def test_what_has_refilled_is_not_given_back_as_well(opened):
+    """Else calls that reserve and do nothing would save up minutes, to be spent at once."""
+
+    async def scenario(world, limiter):
+        idle = [await limiter.reserve(TENANT, SLOW, 60)]
+        for _ in range(3):
+            await world.wait(60)
+            idle.append(await limiter.reserve(TENANT, SLOW, 60))
+            assert idle[-1].spent is None
+        for each in idle[:-1]:
+            limiter.settle(each.grant, 0)
+        await world.wait(0)
+        assert (await limiter.reserve(TENANT, SLOW, 1)).spent is Spent.TOKENS
+        await world.wait(20)
+        limiter.settle(idle[-1].grant, 0)
+        await world.wait(0)
+        assert told(await limiter.reserve(TENANT, SLOW, 0)) == (None, 1, 60)
 
     run(opened, scenario)
 
