@@ -90,6 +90,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """The beginning of a prompt that may be found under a salt of several: a group's."""
+
+    salt: bytes
+    tokens: int  # of the prompt's beginning; whole blocks of them are shared
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt and `n` independent continuations of it."""
 
@@ -111,6 +119,8 @@ class GenerationRequest:
     tenant: bytes = b""  # whose it is: the line is shared fairly between tenants
     weight: float = 1.0  # of the tenant in that; a gateway says hundredths
     kept: Kept | None = None  # for workers, which outlive gateways; nothing within one process
+    # Engines that know one salt for a whole prompt leave it: all is under `cache_salt` then.
+    shared: SharedPrefix | None = None
 
     @property
     def choices(self) -> list[int]:

@@ -61,6 +61,8 @@ class Limits:
             )
         if not 0 < request.weight < math.inf:
             raise InvalidRequest("the weight must be finite and above 0", param="weight")
+        if request.shared is not None and not 1 <= request.shared.tokens <= len(request.prompt):
+            raise InvalidRequest("what is shared must be of the prompt", param="shared")
         self._check_length(request)
         self._check_sampling(request.sampling)
         self._check_emitted(request)

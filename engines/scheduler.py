@@ -30,10 +30,10 @@ from engines.metering import Meter
 from engines.outcome import Counters, StepOutcome, ended
 from engines.plan_writer import PlanWriter
 from engines.sequence import NO_LANE, Sequence, open_choices
+from engines.sharing import place_of
 from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
 from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
-from kvcache.naming import within
 from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
@@ -91,9 +91,9 @@ class Scheduler:
 
     def add(self, request: GenerationRequest) -> None:
         """Queue a request that `limits.check` accepts. Its id must not be in use."""
-        namespace = within(self._namespace, salt=request.cache_salt, adapter=request.adapter)
+        place = place_of(self._namespace, request, self.limits.block_size)
         account = self._meter.service.enter(request.tenant)
-        heads = open_choices(request, namespace, account, self._arrivals, self.counters.steps)
+        heads = open_choices(request, place, account, self._arrivals, self.counters.steps)
         self._arrivals += 1
         self._open[request.id] = [member for head in heads for member in head.group]
         for head in heads:
@@ -321,7 +321,7 @@ class Scheduler:
         """
         if sequence.request.needs_every_row and len(sequence.log) == sequence.prompt_len:
             return [], []
-        hit = self.pool.match(sequence.namespace, sequence.log[:-1])
+        hit = self.pool.match(sequence.namespace, sequence.log[:-1], sequence.turn)
         kept = [] if self._moves is None else self._moves.beyond(sequence, len(hit))
         left = sequence.prompt_len - (len(hit) + len(kept)) * self.limits.block_size
         if left == 1 and (hit or kept):
@@ -350,7 +350,7 @@ class Scheduler:
     def _seal_block(self, lane: int, index: int) -> None:
         lanes = self._lanes
         sequence = lanes.occupants([lane])[0]
-        parent = int(lanes.table[lane, index - 1]) if index else sequence.namespace
+        parent = sequence.above(index, int(lanes.table[lane, index - 1]))
         block = int(lanes.table[lane, index])
         tokens = lanes.block_tokens(lane, index)
         lanes.table[lane, index] = self.pool.seal(block, parent, tokens)

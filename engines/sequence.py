@@ -6,7 +6,8 @@ import numpy as np
 
 from engines.api import GenerationRequest
 from engines.step import Int32Array, LaneStart
-from kvcache.naming import BlockName
+from kvcache.naming import BlockName, Turn
+from kvcache.prefix import Parent
 
 NO_LANE = -1
 
@@ -24,7 +25,7 @@ class Sequence:
     arrival: int  # order of arrival, over the engine's life
     step: int  # the scheduler's step count at arrival, for ageing
     log: Int32Array  # tokens known so far; stale while a lane holds the live copy
-    namespace: bytes  # where its prefixes are shared
+    namespace: bytes  # where its prefixes are shared, up to the turn if there is one
     account: int  # of its tenant, see engines.fairness
     lane: int = NO_LANE
     charged: int = 0  # prompt tokens that its tenant has been charged for, or spared
@@ -33,6 +34,7 @@ class Sequence:
     displaced: bool = False  # gave its lane to another tenant: it waits in that order
     ended: bool = False  # the reader wants no more of it
     followers: list["Sequence"] = field(default_factory=list)
+    turn: Turn | None = None
     names: list[BlockName] = field(default_factory=list)  # of its blocks, where tiers look them up
 
     @property
@@ -43,6 +45,14 @@ class Sequence:
     @property
     def prompt_len(self) -> int:
         return len(self.request.prompt)
+
+    def above(self, index: int, before: int) -> Parent:
+        """What the pool seals a block of it under; `before` is the block before that one."""
+        if index == 0:
+            return self.namespace
+        if self.turn is not None and index == self.turn.block:
+            return before, self.turn.namespace
+        return before
 
     def lane_start(self) -> LaneStart:
         """What the runner must know when it takes its lane."""
@@ -59,15 +69,22 @@ class Sequence:
 
 
 def open_choices(
-    request: GenerationRequest, namespace: bytes, account: int, arrival: int, step: int
+    request: GenerationRequest,
+    place: tuple[bytes, Turn | None],
+    account: int,
+    arrival: int,
+    step: int,
 ) -> list[Sequence]:
     """The sequences of a new request, each with those that follow it.
 
     A fresh request has one, the leader. One that goes on has one for each choice that does: it
     looks like a preempted sequence that comes back, and shares its prompt by the prefix cache.
     """
+    namespace, turn = place
     choices = [
-        Sequence(request, choice, arrival, step, _known(request, log), namespace, account)
+        Sequence(
+            request, choice, arrival, step, _known(request, log), namespace, account, turn=turn
+        )
         for choice, log in enumerate(request.logs)
         if log is not None
     ]

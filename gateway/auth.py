@@ -9,6 +9,7 @@ from gateway.limits import UNLIMITED, Quota
 from openai_compat.errors import Unauthorized
 
 _SALT_KEY, _TENANT_KEY = b"penstock.cache-salt.v1", b"penstock.tenant.v1"
+_GROUP_KEY = b"penstock.prompt-group.v1"
 _DERIVED_BYTES = 16
 _BEARER, _BARE = b"authorization", b"x-api-key"
 
@@ -21,6 +22,7 @@ class KnownKey:
     name: str = ""  # for the log
     weight: float = 1.0  # of its tenant where others wait, too
     quota: Quota = UNLIMITED
+    prompt_group: str = ""  # those of one share their system prompts' cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Caller:
     name: str = ""
     weight: float = 1.0
     quota: Quota = UNLIMITED
+    group_salt: bytes = b""  # of what is shared with other keys; empty: nothing is
 
 
 ANYBODY = Caller()
@@ -66,7 +69,14 @@ class Keyring:
         known = None if key is None else self._find(key)
         if key is None or known is None:
             raise Unauthorized("The API key is not valid here.")
-        return Caller(cache_salt(key), tenant_id(key), known.name, known.weight, known.quota)
+        return Caller(
+            cache_salt(key),
+            tenant_id(key),
+            known.name,
+            known.weight,
+            known.quota,
+            group_salt(known.prompt_group),
+        )
 
     def _find(self, key: bytes) -> KnownKey | None:
         given = digest_of(key)
@@ -85,6 +95,13 @@ def _key(name: bytes, value: bytes) -> bytes | None:
 def cache_salt(key: bytes) -> bytes:
     """The prefix-cache namespace of a key."""
     return blake2b(key, key=_SALT_KEY, digest_size=_DERIVED_BYTES).digest()
+
+
+def group_salt(group: str) -> bytes:
+    """The namespace of the system prompts that a group shares: no key has it, and no client."""
+    if not group:
+        return b""
+    return blake2b(group.encode(), key=_GROUP_KEY, digest_size=_DERIVED_BYTES).digest()
 
 
 def tenant_id(key: bytes) -> bytes:

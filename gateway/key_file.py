@@ -6,6 +6,7 @@
         weight: 0.5
         tokens_per_minute: 100000
         max_concurrent: 8
+        prompt_group: support   # shares cached system prompts with the keys of the same group
 
 JSON is YAML as well. `KeyFileError` is the only failure: it names the entry, and never shows a key.
 """
@@ -21,7 +22,10 @@ from gateway.settings import Settings
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _KEY = re.compile(r"[!-~]+")
-_FIELDS = frozenset({"name", "key", "digest", "weight", "tokens_per_minute", "max_concurrent"})
+_FIELDS = frozenset(
+    {"name", "key", "digest", "weight", "tokens_per_minute", "max_concurrent", "prompt_group"}
+)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST = 1_000_000_000
 
 
@@ -69,7 +73,7 @@ def _entry(place: str, entry: Any, quota: Quota) -> KnownKey:
     if unknown := sorted(map(str, entry.keys() - _FIELDS)):
         raise KeyFileError(f"{place} has unknown fields: {', '.join(unknown)}")
     name, weight = entry.get("name"), entry.get("weight", 1.0)
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise KeyFileError(f"{place} needs a name of letters, digits, dots and dashes")
     place = f"{place} ({name})"
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.01 <= weight <= 100:
@@ -82,7 +86,17 @@ def _entry(place: str, entry: Any, quota: Quota) -> KnownKey:
             _count(place, entry, "tokens_per_minute", quota.tokens_per_minute),
             _count(place, entry, "max_concurrent", quota.max_concurrent),
         ),
+        _group(place, entry),
     )
+
+
+def _group(place: str, entry: Mapping[str, object]) -> str:
+    group = entry.get("prompt_group")
+    if group is None and "prompt_group" not in entry:
+        return ""
+    if not isinstance(group, str) or not _NAME.fullmatch(group):
+        raise KeyFileError(f"{place}: prompt_group must be of letters, digits, dots and dashes")
+    return group
 
 
 def _digest(place: str, entry: Mapping[str, object]) -> bytes:

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from kvcache.events import BlockEvent, BlockRemoved, BlockStored, Listener
 from kvcache.freelist import FreeList
-from kvcache.naming import BlockName, chain, root_name
-from kvcache.prefix import PrefixIndex, Sealed
+from kvcache.naming import BlockName, Turn, chain, root_name, turned
+from kvcache.prefix import Parent, PrefixIndex, Sealed
 
 
 class OutOfBlocks(Exception):  # noqa: N818 - a condition the scheduler handles, not a fault
@@ -62,12 +62,16 @@ class BlockPool:
         """How many tables hold a block."""
         return self._refs[block]
 
-    def match(self, namespace: bytes, tokens: npt.NDArray[np.int32]) -> list[int]:
+    def match(
+        self, namespace: bytes, tokens: npt.NDArray[np.int32], turn: Turn | None = None
+    ) -> list[int]:
         """The longest run of sealed blocks for the full blocks of `tokens`. Changes nothing."""
         size = self.block_size
         hit: list[int] = []
-        parent: int | bytes = namespace
+        parent: Parent = namespace
         for start in range(0, len(tokens) - size + 1, size):
+            if turn is not None and len(hit) == turn.block:
+                parent = (self._index.serial(hit[-1]), turn.namespace)
             block = self._index.find(parent, tokens[start : start + size].tobytes())
             if block is None:
                 break
@@ -105,15 +109,16 @@ class BlockPool:
                 else:
                     self._free.push_front(block)
 
-    def seal(self, block: int, parent: int | bytes, tokens: bytes) -> int:
+    def seal(self, block: int, parent: Parent, tokens: bytes) -> int:
         """A full block becomes immutable and findable; returns the block to hold from now on.
 
-        `parent` is the held block before it, or the namespace for a first block; `tokens` are its
-        little-endian int32 ids. Where the same content is sealed already, that block is returned,
-        the hold moves there and `block` is released: tables thus hold only blocks whose whole
-        chain is findable, and one copy serves all.
+        `parent` is the held block before it, or the namespace for a first block, or that block and
+        the namespace that is turned into; `tokens` are its little-endian int32 ids. Where the same
+        content is sealed already, that block is returned, the hold moves there and `block` is
+        released: tables thus hold only blocks whose whole chain is findable, and one copy serves
+        all.
         """
-        above = parent if isinstance(parent, bytes) else self._index.serial(parent)
+        above = self._above(parent)
         known = self._index.find(above, tokens)
         if known is not None:
             self.share((known,))
@@ -123,6 +128,16 @@ class BlockPool:
         if self._listeners:
             self._tell(self._stored(sealed))
         return block
+
+    def _above(self, parent: Parent) -> Parent:
+        """How the index knows what is before a block."""
+        match parent:
+            case bytes():
+                return parent
+            case int():
+                return self._index.serial(parent)
+            case block, namespace:
+                return self._index.serial(block), namespace
 
     def clear(self) -> None:
         """Evict every cached block that nobody holds."""
@@ -154,6 +169,15 @@ class BlockPool:
 
     def _stored(self, sealed: Sealed) -> BlockStored:
         above, tokens = sealed.key
-        parent = root_name(above) if isinstance(above, bytes) else self._names[above]
+        parent = self._name_before(above)
         name = self._names[sealed.serial] = chain(parent, tokens)
         return BlockStored(name, parent, tokens)
+
+    def _name_before(self, above: Parent) -> BlockName:
+        match above:
+            case bytes():
+                return root_name(above)
+            case int():
+                return self._names[above]
+            case serial, namespace:
+                return turned(self._names[serial], namespace)

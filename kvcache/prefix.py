@@ -1,14 +1,16 @@
 """The exact prefix index: which block holds these tokens after that history. No hash, no collision.
 
 A sealed block is found under (parent, tokens), where parent is the *serial* of the block before it,
-or the namespace for a first block. Serials are never reused, so an entry can not be reached through
-a parent that was evicted and whose block now holds something else.
+or the namespace for a first block, or both behind a turn (naming.py). Serials are never reused, so
+an entry can not be reached through a parent that was evicted and whose block now holds something
+else.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-Parent = int | bytes  # serial of the block before, or the namespace
+# Serial of the block before, or the namespace; or that serial and the namespace turned into.
+Parent = int | bytes | tuple[int, bytes]
 Key = tuple[Parent, bytes]
 
 

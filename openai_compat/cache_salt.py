@@ -14,7 +14,8 @@ def salted(fields: Fields, call: CallContext) -> CallContext:
     """The call with the client's `cache_salt` mixed into its own.
 
     The server's salt keys the hash, so no text that a client sends leads to the prefixes of another
-    API key. Raises `RequestRejected`.
+    API key. Who asks for a cache of its own shares no system prompt either. Raises
+    `RequestRejected`.
     """
     salt = fields.text("cache_salt", MAX_SALT_CHARS)
     if salt is None:
@@ -22,4 +23,4 @@ def salted(fields: Fields, call: CallContext) -> CallContext:
     if not salt:
         raise wrong(fields.param("cache_salt"), "a string that is not empty", salt)
     mixed = hashlib.blake2b(salt.encode(), key=call.cache_salt, digest_size=_SALT_BYTES)
-    return replace(call, cache_salt=mixed.digest())
+    return replace(call, cache_salt=mixed.digest(), group_salt=b"")

@@ -52,5 +52,6 @@ class CallContext:
     now: int  # unix seconds
     seed: int  # used where the client gives none
     cache_salt: bytes  # derived by the server from the API key
+    group_salt: bytes = b""  # of the keys that share system prompts with it; empty: there are none
     tenant: bytes = b""  # likewise: whose the call is, for a fair line
     weight: float = 1.0  # of that tenant

@@ -12,7 +12,8 @@ from typing import Protocol
 from engines.api import GenerationRequest
 from engines.kv_changes import KvSource
 from engines.replicas.replica import Replica
-from kvcache.naming import prompt_names, within
+from engines.sharing import place_of
+from kvcache.naming import prompt_names
 
 Rank = tuple[float, ...]  # the lowest is asked first
 
@@ -117,7 +118,7 @@ class Sticky:
 
 def _beginning(request: GenerationRequest, block_size: int) -> bytes:
     head = request.prompt[:block_size]
-    space = within(b"", salt=request.cache_salt, adapter=request.adapter)
+    space, _ = place_of(b"", request, block_size)
     return prompt_names(space, head, len(head) or 1)[-1] if head else b""
 
 

@@ -32,8 +32,9 @@ from engines.kv_changes import KvChange, KvSource
 from engines.replicas.lately import Lately
 from engines.replicas.policies import Preference, Rank
 from engines.replicas.replica import Replica
+from engines.sharing import place_of
 from kvcache.directory import WORTH, PrefixDirectory
-from kvcache.naming import BlockName, prompt_names, within
+from kvcache.naming import BlockName, prompt_names
 
 _A_CHOICE = 2
 _SEQUENCE_TOKENS = 128
@@ -103,10 +104,10 @@ class PrefixAware:
             source = self._lives.get(replica.name)
             if source is not None and source.kv_namespace not in chains:
                 space = source.kv_namespace
-                own = within(space, salt=request.cache_salt, adapter=request.adapter)
                 size = replica.engine.info.block_size
+                root, turn = place_of(space, request, size)
                 try:
-                    chains[space] = prompt_names(own, request.prompt, size)
+                    chains[space] = prompt_names(root, request.prompt, size, turn)
                 except ValueError:
                     return {}  # whichever engine is asked will refuse it
         return chains

@@ -17,11 +17,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from engines.api import GenerationRequest, RequestId
+from engines.sharing import place_of
 from engines.step import BlockBytes
 from engines.tiers.disk import Disk, DiskAnswer, Order, Read, WasWritten
 from engines.tiers.folder import BlockFolder
 from kvcache.events import BlockEvent, BlockRemoved
-from kvcache.naming import BlockName, prompt_names, within
+from kvcache.naming import BlockName, prompt_names
 from kvcache.pool import BlockPool
 from kvcache.tiers import DISK, TierCounters, Tiers, Write
 
@@ -208,11 +209,12 @@ class Keeper(Generic[Message]):
         """Names of blocks that admission would take if they were in memory."""
         if self._pool is None or request.needs_every_row:
             return
-        space = within(self._namespace, salt=request.cache_salt, adapter=request.adapter)
+        size = self._pool.block_size
+        space, turn = place_of(self._namespace, request, size)
         for log in set(request.logs) - {None}:
             tokens = (request.prompt + (log or ()))[:-1]
-            hit = len(self._pool.match(space, np.array(tokens, np.int32)))
-            yield from self.tiers.beyond(prompt_names(space, tokens, self._pool.block_size)[hit:])
+            hit = len(self._pool.match(space, np.array(tokens, np.int32), turn))
+            yield from self.tiers.beyond(prompt_names(space, tokens, size, turn)[hit:])
 
     def _released(self, name: BlockName) -> Iterator[Message]:
         for request_id in self._readers.pop(name, ()):

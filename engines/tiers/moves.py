@@ -13,7 +13,7 @@ from dataclasses import replace
 from engines.sequence import Sequence
 from engines.step import BlockBytes, StepPlan, StepResult
 from kvcache.events import BlockEvent, BlockRemoved
-from kvcache.naming import BlockName, chain, root_name
+from kvcache.naming import BlockName, chain, root_name, turned
 from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
@@ -66,9 +66,11 @@ class Moves:
 
 def extend_names(sequence: Sequence, blocks: int, block_size: int) -> None:
     """See to it that a sequence has the names of so many full blocks: a log only grows."""
-    names = sequence.names
+    names, turn = sequence.names, sequence.turn
     parent = names[-1] if names else root_name(sequence.namespace)
     for index in range(len(names), blocks):
+        if turn is not None and index == turn.block:
+            parent = turned(parent, turn.namespace)
         parent = chain(
             parent, sequence.log[index * block_size : (index + 1) * block_size].tobytes()
         )

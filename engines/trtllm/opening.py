@@ -55,7 +55,7 @@ def open_trtllm(
     name, size = sizes(config, writer, 1)[0].model, config.block_size
     watch = Watch(
         calls,
-        EventMirror(namespace(name.encode(), str(size).encode()), size),
+        EventMirror(namespace(name.encode(), str(size).encode(), turns=False), size),
         events=config.tells_events,
         stats=config.tells_stats,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from engines.api import GenerationRequest, Kept, RequestId, Sampling, ThinkingBudget
 from engines.wire.pb import penstock_engine_pb2 as pb
+from engines.wire.salts import read_salts, written_salts
 
 # Of Sampling, what a message holds by the same name; the rest has a shape of its own.
 _SHAPED = {"bias", "stop_tokens", "allowed", "bad_words", "thinking"}
@@ -21,7 +22,7 @@ def request_message(request: GenerationRequest) -> pb.Request:
         sampling=_sampling_message(request.sampling),
         n=request.n,
         priority=request.priority,
-        cache_salt=request.cache_salt,
+        cache_salt=written_salts(request.cache_salt, request.shared),
         pooled=request.pooled,
         second=request.second,
         emitted=[
@@ -38,14 +39,15 @@ def request_message(request: GenerationRequest) -> pb.Request:
 
 
 def request_of(message: pb.Request) -> GenerationRequest:
-    """The request of a message."""
+    """The request of a message. Raises ValueError for what no request can be."""
+    salt, shared = read_salts(message.cache_salt)
     return GenerationRequest(
         id=RequestId(message.id),
         prompt=tuple(message.prompt),
         sampling=_sampling_of(message.sampling),
         n=message.n,
         priority=message.priority,
-        cache_salt=message.cache_salt,
+        cache_salt=salt,
         pooled=message.pooled,
         second=message.second,
         emitted=tuple(None if one.ended else tuple(one.tokens) for one in message.emitted),
@@ -54,6 +56,7 @@ def request_of(message: pb.Request) -> GenerationRequest:
         tenant=message.tenant,
         weight=(message.weight or 100) / 100,
         kept=Kept(message.kept.context, message.kept.attempt) if message.HasField("kept") else None,
+        shared=shared,
     )
 
 

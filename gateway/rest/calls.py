@@ -187,6 +187,7 @@ def new_context(exchange: Exchange) -> CallContext:
         now=int(datetime.now(UTC).timestamp()),
         seed=secrets.randbits(63),
         cache_salt=exchange.salt,
+        group_salt=exchange.caller.group_salt,
         tenant=exchange.caller.tenant,
         weight=exchange.caller.weight,
     )

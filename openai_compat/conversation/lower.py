@@ -14,6 +14,7 @@ from openai_compat.conversation.ask import Constraint, Conversation, Tool
 from openai_compat.conversation.constraint import constrain
 from openai_compat.conversation.leading_calls import told_apart
 from openai_compat.conversation.prompt import prompt_text
+from openai_compat.conversation.system_part import shared_part
 from openai_compat.conversation.thinking import thinking_budget
 from openai_compat.output.model_syntax import ModelSyntax
 from openai_compat.output.stage import Parsing
@@ -77,6 +78,7 @@ def lower_conversation(
         weight=call.weight,
         adapter=model.adapter,
         extras=ask.extras,
+        shared=shared_part(conversation, prompt, model, call, special=ask.special),
     )
     after = request.prompt if conversation.continue_final else ()
     choices = tuple(

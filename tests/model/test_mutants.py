@@ -1,5 +1,7 @@
 """Seeded bugs: the model-based tests must catch each of them, or they prove little."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -8,9 +10,11 @@ from engines import scheduler as scheduling
 from engines.lanes import Lanes
 from engines.plan_writer import PlanWriter
 from engines.scheduler import Scheduler
+from engines.sequence import Sequence
+from engines.sharing import place_of as _place_of
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool, OutOfBlocks
-from tests.support.hit_rate import observed_hits, owed_hits
+from tests.support.hit_rate import Whose, observed_hits, owed_hits
 from tests.support.machine import SchedulerMachine
 
 _real = {
@@ -47,12 +51,39 @@ def _release_twice_shared(pool, table):
     _real[BlockPool, "release"](pool, [b for b in table if pool._refs[b] == 1 or b % 2])
 
 
-def _match_one_too_few(pool, namespace, tokens):
-    return _real[BlockPool, "match"](pool, namespace, tokens)[:-1]
+def _match_one_too_few(pool, namespace, tokens, turn=None):
+    return _real[BlockPool, "match"](pool, namespace, tokens, turn)[:-1]
 
 
-def _match_any_salt(pool, namespace, tokens):
+def _match_any_salt(pool, namespace, tokens, turn=None):
     return _real[BlockPool, "match"](pool, b"", tokens)
+
+
+def _match_never_turns(pool, namespace, tokens, turn=None):
+    return _real[BlockPool, "match"](pool, namespace, tokens)
+
+
+def _nothing_turns(namespace, request, block_size):
+    return _place_of(namespace, request, block_size)[0], None
+
+
+def _part_of_a_block_is_shared(namespace, request, block_size):
+    if request.shared is not None:
+        more = min(request.shared.tokens + block_size - 1, len(request.prompt))
+        request = replace(request, shared=replace(request.shared, tokens=more))
+    return _place_of(namespace, request, block_size)
+
+
+def _all_turn_into_one(namespace, request, block_size):
+    root, turn = _place_of(namespace, request, block_size)
+    return root, None if turn is None else replace(turn, namespace=b"")
+
+
+def _a_turn_comes_late(sequence, index, before):
+    turn = sequence.turn
+    if turn is not None and index == turn.block + 1:
+        return before, turn.namespace
+    return sequence.namespace if index == 0 else before
 
 
 def _share_leaves_it_free(pool, blocks):
@@ -113,11 +144,11 @@ def _youngest_first(line, sequence):
 
 
 def _hit_covers_the_last_token(scheduler, sequence):
-    return scheduler.pool.match(sequence.namespace, sequence.log), []
+    return scheduler.pool.match(sequence.namespace, sequence.log, sequence.turn), []
 
 
 def _hit_leaves_one_token(scheduler, sequence):
-    return scheduler.pool.match(sequence.namespace, sequence.log[:-1]), []
+    return scheduler.pool.match(sequence.namespace, sequence.log[:-1], sequence.turn), []
 
 
 def _hit_is_counted_twice(scheduler, head):
@@ -257,6 +288,11 @@ MUTANTS = {
     "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
     "a table is released head first": (BlockPool, "release", _release_head_first),
     "a shared block is sometimes not released": (BlockPool, "release", _release_twice_shared),
+    "what is sealed behind a turn is never found": (BlockPool, "match", _match_never_turns),
+    "all of a prompt is shared": (scheduling, "place_of", _nothing_turns),
+    "the block where it turns is shared": (scheduling, "place_of", _part_of_a_block_is_shared),
+    "all turn into one salt": (scheduling, "place_of", _all_turn_into_one),
+    "a block too many is sealed as shared": (Sequence, "above", _a_turn_comes_late),
     "matching stops one block early": (BlockPool, "match", _match_one_too_few),
     "matching ignores the salt": (BlockPool, "match", _match_any_salt),
     "a shared block stays in the free list": (BlockPool, "share", _share_leaves_it_free),
@@ -300,7 +336,12 @@ _HUNT = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
-_PROMPTS = [[0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 2, 2], [0, 1, 2, 0, 1, 1, 2, 2]]
+_PROMPTS = [
+    [0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 0, 1, 1, 2], [0, 1, 2, 2, 2],
+    [0, 1, 2, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 1, 2, 2],
+]  # fmt: skip
+
+_WHOSE = [Whose(b"a", 3), Whose(b"a", 3), Whose(b"b", 4), Whose(b"b", 3), Whose(b"b", 3)]
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -315,4 +356,6 @@ def test_a_seeded_bug_is_caught(name, monkeypatch):
 def _hunt():
     hits, answers = observed_hits(_PROMPTS)
     assert hits == owed_hits(_PROMPTS, answers)
+    hits, answers = observed_hits(_PROMPTS, _WHOSE)
+    assert hits == owed_hits(_PROMPTS, answers, _WHOSE)
     run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

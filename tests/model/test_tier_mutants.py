@@ -58,6 +58,12 @@ def _names_know_no_tenant(sequence, blocks, block_size):
     sequence.namespace = kept
 
 
+def _names_know_no_turn(sequence, blocks, block_size):
+    kept, sequence.turn = sequence.turn, None
+    _real[moves, "extend_names"](sequence, blocks, block_size)
+    sequence.turn = kept
+
+
 def _names_know_no_history(sequence, blocks, block_size):
     for index in range(len(sequence.names), blocks):
         tokens = sequence.log[index * block_size : (index + 1) * block_size].tobytes()
@@ -116,6 +122,7 @@ MUTANTS = {
     "saves get each other's names": (Moves, "apply", _saves_change_places),
     "restores overwrite rows or come too late": (LedgerRunner, "launch", _restores_overwrite_rows),
     "names know no tenant": (moves, "extend_names", _names_know_no_tenant),
+    "names know no turn": (moves, "extend_names", _names_know_no_turn),
     "names know no history": (moves, "extend_names", _names_know_no_history),
     "what the device has is restored again": (Moves, "beyond", _matches_from_the_start),
     "a run goes on behind a gap": (Tiers, "match", _match_skips_gaps),

@@ -1,6 +1,8 @@
 """What the prefix cache owes when nothing was evicted: a naive set of prefixes says it."""
 
-from engines.api import GenerationRequest, RequestId, Sampling
+from dataclasses import dataclass
+
+from engines.api import GenerationRequest, RequestId, Sampling, SharedPrefix
 from engines.ledger import LedgerRunner
 from engines.limits import Limits
 from engines.scheduler import Scheduler
@@ -9,30 +11,59 @@ from kvcache.pool import BlockPool
 _SIZE = 3
 
 
-def owed_hits(prompts: list[list[int]], answers: list[list[int]]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Under which salt a prompt is, and how many of its first tokens the group has, too."""
+
+    salt: bytes = b""
+    shared: int = 0
+
+    def way(self, tokens: list[int]) -> tuple[object, ...]:
+        """Equal where the last block of these may be the same one."""
+        turn = self.shared // _SIZE
+        if len(tokens) // _SIZE <= turn:
+            return ("group", *tokens)
+        return (self.salt, turn, *tokens)
+
+
+def owed_hits(
+    prompts: list[list[int]], answers: list[list[int]], whose: list[Whose] | None = None
+) -> list[int]:
     """Cached tokens each prompt is owed when they run one after another."""
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[object, ...]] = set()
     owed = []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    whose = whose or [Whose()] * len(prompts)
+    for prompt, answer, each in zip(prompts, answers, whose, strict=True):
         blocks = 0
-        while tuple(prompt[: (blocks + 1) * _SIZE]) in seen and (blocks + 1) * _SIZE < len(prompt):
+        while each.way(prompt[: (blocks + 1) * _SIZE]) in seen and (blocks + 1) * _SIZE < len(
+            prompt
+        ):
             blocks += 1
         if len(prompt) - blocks * _SIZE == 1 and blocks:
             blocks -= 1  # the rule against one-token chunks gives one block up
         owed.append(blocks * _SIZE)
         computed = [*prompt, *answer][:-1]  # the last token was sampled, never computed
-        seen |= {tuple(computed[:end]) for end in range(_SIZE, len(computed) + 1, _SIZE)}
+        seen |= {each.way(computed[:end]) for end in range(_SIZE, len(computed) + 1, _SIZE)}
     return owed
 
 
-def observed_hits(prompts: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+def observed_hits(
+    prompts: list[list[int]], whose: list[Whose] | None = None
+) -> tuple[list[int], list[list[int]]]:
     """(cached tokens, answer) of each prompt, run one after another in a pool that holds all."""
     limits = Limits(64, 4, 16, _SIZE, 500, 50)
     scheduler = Scheduler(limits, BlockPool(500, _SIZE))
     runner = LedgerRunner(500, _SIZE, vocab_size=50)
     hits, answers = [], []
-    for number, prompt in enumerate(prompts):
-        request = GenerationRequest(RequestId(str(number)), tuple(prompt), Sampling(4))
+    whose = whose or [Whose()] * len(prompts)
+    for number, (prompt, each) in enumerate(zip(prompts, whose, strict=True)):
+        request = GenerationRequest(
+            RequestId(str(number)),
+            tuple(prompt),
+            Sampling(4),
+            cache_salt=each.salt,
+            shared=SharedPrefix(b"group", each.shared) if each.shared else None,
+        )
         scheduler.add(request)
         answers.append([])
         while scheduler.has_work:

@@ -16,7 +16,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from engines.api import Finish, FinishReason, GenerationRequest, RequestId, Sampling
+from engines.api import (
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    RequestId,
+    Sampling,
+    SharedPrefix,
+)
 from engines.errors import InvalidRequest
 from engines.ledger import LedgerRunner, check_plan, ledger_tokens
 from engines.limits import Limits
@@ -102,13 +109,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         sampling=samplings,
         n=st.sampled_from([1, 1, 2, 3]),
         priority=st.integers(-1, 1),
-        salt=st.sampled_from([b"", b"", b"other"]),
+        salt=st.sampled_from([(b"", 0)] * 5 + [(b"other", 0), (b"", 4), (b"other", 4), (b"", 15)]),
         whose=st.sampled_from([(b"", 1.0), (b"", 1.0), (b"a", 0.5), (b"b", 3.0)]),
     )
     def add(self, prompt, sampling, n, priority, salt, whose):
         rid = RequestId(f"r{self.count}")
-        request = GenerationRequest(rid, tuple(prompt), sampling, n, priority, salt)
+        own, shared = salt
+        request = GenerationRequest(rid, tuple(prompt), sampling, n, priority, own)
         request = replace(request, tenant=whose[0], weight=whose[1])
+        if shared:
+            tokens = min(shared, len(prompt))
+            request = replace(request, shared=SharedPrefix(b"group", tokens))
         try:
             self.limits.check(request)
         except InvalidRequest:
@@ -134,6 +145,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         cut = data.draw(st.integers(0, len(want) - 1))
         emitted = [tuple(want[:cut]) if each == choice else None for each in range(n)]
         request = GenerationRequest(rid, tuple(prompt), sampling, n, emitted=tuple(emitted))
+        if shared := data.draw(st.integers(0, len(prompt))):
+            request = replace(request, shared=SharedPrefix(b"group", shared))
         try:
             self.limits.check(request)
         except InvalidRequest:
@@ -301,7 +314,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         head = self.scheduler.waiting.head(self.scheduler.counters.steps)
         if head is None or self.limits.tokens_per_step - plan.rows < 3:
             return
-        hit = self.scheduler.pool.match(head.namespace, head.log[:-1])
+        hit = self.scheduler.pool.match(head.namespace, head.log[:-1], head.turn)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
         room = self.scheduler.pool.free - self.scheduler.pool.idle(hit)
         lanes = self.limits.max_running - self.scheduler.running

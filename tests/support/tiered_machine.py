@@ -13,9 +13,11 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from engines.ledger import _fingerprint
 from kvcache.events import BlockStored
-from kvcache.naming import prompt_names, root_name
+from kvcache.naming import Turn, prompt_names, root_name, turned
 from kvcache.tiers import DISK, HOST, Remove, Tiers, Write
 from tests.support.machine import SchedulerMachine
+
+SALTS = (b"", b"other", b"group")
 
 
 class TieredMachine(SchedulerMachine):
@@ -40,7 +42,7 @@ class TieredMachine(SchedulerMachine):
         self.tasks: list[Write | Remove] = []
         self.told: dict[int, set[bytes]] = {HOST: set(), DISK: set()}
         self.tokens: dict[bytes, tuple[int, ...]] = {}  # of a name: its whole history
-        self.salts: dict[bytes, bytes] = {}
+        self.ways: dict[bytes, tuple[bytes, Turn | None]] = {}  # of a name: how it is come by
         self._tiers.tell(self._heard_tier)
         SchedulerMachine.build(self, size, blocks, width, spare, ageing)
         self.scheduler.pool.subscribe(self._heard_block)
@@ -56,10 +58,22 @@ class TieredMachine(SchedulerMachine):
 
     def _heard_block(self, event):
         if isinstance(event, BlockStored):
-            roots = {root_name(salt): salt for salt in (b"", b"other")}
-            before = () if event.parent in roots else self.tokens[event.parent]
-            self.salts[event.name] = roots.get(event.parent) or self.salts.get(event.parent, b"")
+            before, self.ways[event.name] = self._way_to(event.parent)
             self.tokens[event.name] = before + tuple(np.frombuffer(event.tokens, "<i4").tolist())
+
+    def _way_to(self, parent):
+        """The tokens up to a block, and the namespaces that its chain has been in."""
+        for salt in SALTS:
+            if parent == root_name(salt):
+                return (), (salt, None)
+        if parent in self.tokens:
+            return self.tokens[parent], self.ways[parent]
+        size = self.limits.block_size
+        for name, tokens in self.tokens.items():
+            for salt in SALTS:
+                if parent == turned(name, salt):
+                    return tokens, (self.ways[name][0], Turn(len(tokens) // size, salt))
+        raise AssertionError("a block behind nothing")
 
     def _check_plan(self, plan):
         """What is restored into a block was kept under the name of that block (I4)."""
@@ -103,10 +117,11 @@ class TieredMachine(SchedulerMachine):
 
     def _fetch(self, name, *, corrupt):
         """What the disk has up to a block is read, as for a request that is to be let in."""
-        names = prompt_names(self.salts[name], self.tokens[name], self.limits.block_size)
+        root, turn = self.ways[name]
+        names = prompt_names(root, self.tokens[name], self.limits.block_size, turn)
         assert names[-1] == name
         tokens = np.array(self.tokens[name], np.int32)
-        hit = len(self.scheduler.pool.match(self.salts[name], tokens))
+        hit = len(self.scheduler.pool.match(root, tokens, turn))
         for wanted in self._tiers.beyond(names[hit:]):
             content = self.disk.get(wanted)
             if content is None or corrupt:

@@ -23,6 +23,7 @@ from engines.api import (
     Kept,
     RequestId,
     Sampling,
+    SharedPrefix,
     ThinkingBudget,
     TierLoad,
     TokenEvent,
@@ -79,7 +80,7 @@ REQUEST = st.builds(
     sampling=SAMPLING,
     n=COUNT,
     priority=st.integers(-(2**31), 2**31 - 1),
-    cache_salt=st.binary(),
+    cache_salt=st.binary() | st.binary().map(b"\x00shared\x01".__add__),
     pooled=st.booleans(),
     second=COUNT,
     emitted=st.lists(st.none() | TOKENS, max_size=3).map(tuple),
@@ -88,6 +89,7 @@ REQUEST = st.builds(
     tenant=st.binary(),
     weight=st.integers(1, 2**32 - 1).map(lambda hundredths: hundredths / 100),
     kept=st.none() | st.builds(Kept, st.binary(), COUNT),
+    shared=st.none() | st.builds(SharedPrefix, st.binary(), st.integers(1, 2**32 - 1)),
 )
 LOGPROBS = st.builds(TokenLogprobs, VALUE, st.lists(st.tuples(TOKEN, VALUE), max_size=3).map(tuple))
 FINISH = st.builds(Finish, st.sampled_from(FinishReason), COUNT, st.none() | TOKEN)

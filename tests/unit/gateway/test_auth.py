@@ -5,7 +5,16 @@ import time
 
 import pytest
 
-from gateway.auth import ANYBODY, Caller, Keyring, KnownKey, cache_salt, digest_of, tenant_id
+from gateway.auth import (
+    ANYBODY,
+    Caller,
+    Keyring,
+    KnownKey,
+    cache_salt,
+    digest_of,
+    group_salt,
+    tenant_id,
+)
 from gateway.limits import Quota
 from gateway.setting_kinds import Secret
 from openai_compat.errors import Unauthorized
@@ -44,6 +53,19 @@ def test_a_caller_has_what_is_known_of_its_key():
     first = KEYS.identify(bearer(b"sk-one"))
     assert (first.name, first.weight, first.quota) == ("", 1.0, Quota())
     assert len({first.tenant, second.tenant, first.salt, second.salt}) == 4
+
+
+def test_keys_of_a_group_have_a_salt_in_common_beside_their_own():
+    """Which is the group's by its name, and no key's: not even of one that is named so."""
+    ring = Keyring([
+        KnownKey(digest_of(key), prompt_group=group)
+        for key, group in [(b"a", "team"), (b"b", "team"), (b"c", "other"), (b"team", "")]
+    ])  # fmt: skip
+    one, mate, other, alone = (ring.identify(bearer(key)) for key in (b"a", b"b", b"c", b"team"))
+    assert one.group_salt == mate.group_salt == group_salt("team")
+    assert alone.group_salt == b""
+    salts = {one.salt, mate.salt, other.salt, alone.salt, one.group_salt, other.group_salt}
+    assert len(salts) == 6
 
 
 def test_the_scheme_may_be_written_in_any_case():

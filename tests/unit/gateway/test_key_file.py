@@ -32,7 +32,7 @@ def test_a_key_has_what_the_file_gives_it_and_else_what_all_have(file):
 keys:
   - {{name: chat, key: {SECRET}, weight: 2}}
   - {{name: batch, digest: {DIGEST}, weight: 0.5, tokens_per_minute: 9, max_concurrent: 8}}
-  - {{name: free, digest: "sha256:{"Ab" * 32}", max_concurrent: 0}}
+  - {{name: free, digest: "sha256:{"Ab" * 32}", max_concurrent: 0, prompt_group: team-1}}
 """
     )
     settings = Settings(
@@ -43,7 +43,7 @@ keys:
         KnownKey(sha256(b"sk-flat").digest(), "", 1.0, Quota(600, 3)),
         KnownKey(sha256(SECRET.encode()).digest(), "chat", 2.0, Quota(600, 3)),
         KnownKey(bytes.fromhex(DIGEST), "batch", 0.5, Quota(9, 8)),
-        KnownKey(bytes.fromhex("ab" * 32), "free", 1.0, Quota(600, 0)),
+        KnownKey(bytes.fromhex("ab" * 32), "free", 1.0, Quota(600, 0), "team-1"),
     )
 
 
@@ -72,6 +72,10 @@ def test_json_is_read_as_well(file):
         (f"keys: [{{name: a, key: {SECRET}, max_concurrent: -1}}]", "max_concurrent"),
         (f"keys: [{{name: a, key: {SECRET}, tokens_per_minute: 1.5}}]", "tokens_per_minute"),
         (f"keys: [{{name: a, key: {SECRET}, tokens_per_minute: yes}}]", "tokens_per_minute"),
+        (f"keys: [{{name: a, key: {SECRET}, prompt_group: 7}}]", "prompt_group"),
+        (f"keys: [{{name: a, key: {SECRET}, prompt_group: 'a b'}}]", "prompt_group"),
+        (f"keys: [{{name: a, key: {SECRET}, prompt_group: ''}}]", "prompt_group"),
+        (f"keys: [{{name: a, key: {SECRET}, prompt_group: null}}]", "prompt_group"),
         ("keys: [{name: a}]", "either"),
         ("keys: [{name: a, key: 123}]", "either"),
         ("keys: [{name: a, key: ''}]", "either"),
