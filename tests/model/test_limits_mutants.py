@@ -1,5 +1,7 @@
 """Seeded bugs of those who keep count of quotas: the machine of limits must catch each of them."""
 
+from importlib.resources import files
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -11,6 +13,7 @@ from gateway.redis import library
 from tests.support.limits_machine import InRedis, LimitsMachine
 from tests.support.redis_server import needs_redis, redis_server
 
+LUA = files("gateway.redis") / "functions" / "limits.lua"
 _CAUGHT = (AssertionError, LookupError)
 _HUNT = settings(
     max_examples=4000,  # it ends with the first catch
@@ -162,12 +165,12 @@ def server(tmp_path_factory):
 def test_a_seeded_bug_is_caught_in_redis(name, server):
     """The same of the functions, changed by a line."""
     line, bug = IN_REDIS[name]
-    source = library.source()
-    assert source.count(line) == 1, "the functions have changed: seed the bug anew"
+    source, lua = library.source(), LUA.read_text(encoding="utf-8")
+    assert lua.count(line) == 1, "the functions have changed: seed the bug anew"
 
     class Machine(LimitsMachine):
         def open_world(self):
-            return InRedis(server, source.replace(line, bug))
+            return InRedis(server, source.replace(lua, lua.replace(line, bug)))
 
     with pytest.raises(_CAUGHT):
         run_state_machine_as_test(Machine, settings=_HUNT)

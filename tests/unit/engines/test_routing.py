@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from engines.api import EngineInfo, EngineLoad
+from engines.api import EngineInfo, EngineLoad, SharedPrefix
 from engines.errors import InvalidRequest
 from engines.kv_changes import KvChange
 from engines.replicas import ReplicaSet
 from engines.replicas.policies import LeastLoaded, RoundRobin, Sticky
 from engines.replicas.prefix_aware import PrefixAware
+from engines.sharing import place_of
 from kvcache.naming import namespace, prompt_names, within
 from tests.support.engines import ask, read
 from tests.support.replicas import fleet, ledger_engine
@@ -90,6 +91,44 @@ class Set:
     def counted(self):
         told = self.replicas.counters.placements
         return told.hits, told.misses, told.matched_tokens
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_where_a_request_goes_tells_nothing_of_other_salts(expected):
+    """What others have cached, or are about to have, moves nobody else's requests."""
+    one, other = Set(PrefixAware, 3), Set(PrefixAware, 3)
+    group = SharedPrefix(b"group", 8)
+    for number in range(12):
+        theirs = [number, *SYSTEM]
+        if expected:
+            one.sent(theirs, salt=b"a", shared=group)
+            one.engines["c"].asked.clear()
+        one.engines["abc"[number % 3]].has(theirs, salt=b"a")
+    before = one.counted[0]
+    for number in range(12):
+        busy = {name: ((number * 7 + place) % 5, 0) for place, name in enumerate("abc")}
+        asked = [number, *SYSTEM]
+        for each in (one, other):
+            each.number += 100
+            each.busy(**busy)
+        assert one.sent(asked, salt=b"b") == other.sent(asked, salt=b"b")
+    assert one.counted[0] == before
+
+
+def test_a_group_follows_what_it_shares():
+    """To whoever has the system prompt, and what is behind it only for its own salt."""
+    own = Set(PrefixAware, 3)
+    shared = SharedPrefix(b"group", 24)
+    root, turn = place_of(SPACE, replace(ask("x", SYSTEM), cache_salt=b"a", shared=shared), SIZE)
+    stored = tuple(prompt_names(root, SYSTEM, SIZE, turn))
+    own.engines["b"].listener(KvChange(stored=stored[:6]))
+    own.engines["c"].listener(KvChange(stored=stored))
+    assert own.sent(SYSTEM, salt=b"a", shared=shared) == "c"
+    assert own.counted == (1, 0, 40)
+    own.sent(SYSTEM, salt=b"b", shared=shared)
+    assert own.counted == (2, 0, 40 + 24)
+    own.sent(SYSTEM, salt=b"c")
+    assert own.counted == (2, 1, 64)
 
 
 # -- by turns, by load, by beginning
