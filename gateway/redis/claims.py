@@ -24,7 +24,13 @@ class Functions(Protocol):
         """How often it went down: after that it may have lost what it was told."""
 
     def call(
-        self, function: str, keys: Sequence[str], args: Sequence[Word], *, purpose: Purpose
+        self,
+        function: str,
+        keys: Sequence[str],
+        args: Sequence[Word],
+        *,
+        purpose: Purpose,
+        hurried: bool = False,
     ) -> Awaitable[Any]:
         """An answer in time, or RedisUnusable."""
 
@@ -44,7 +50,7 @@ class RedisClaims:
         words = (_packed(offered), int(CLAIM_S * 1e3))
         try:
             told = await self._functions.call(
-                "penstock_claim", [_key(name)], words, purpose=Purpose.RECORDS
+                "penstock_claim", [_key(name)], words, purpose=Purpose.RECORDS, hurried=True
             )
             return self._local.keep(name, _unpacked(told), life)
         except (RedisUnusable, ValueError) as error:

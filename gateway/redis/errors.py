@@ -9,6 +9,8 @@ RedisUnusable            there is no answer to go by
 
 from asyncio import Future
 
+from redis.exceptions import ResponseError
+
 
 class RedisUnusable(Exception):  # noqa: N818 - a state more than an error: callers go on without
     """There is no answer to go by. `retryable`: the same call may succeed in seconds."""
@@ -39,3 +41,11 @@ class FunctionsMissing(RedisUnusable):
 
 class RedisRefused(RedisUnusable):
     """It answered with an error that trying again does not change."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """What went wrong, in a line. Of what a server answers, its code: the rest may quote a call."""
+    if not isinstance(error, ResponseError):
+        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    code = str(error).partition(" ")[0]
+    return f"{type(error).__name__} {code}" if code.isupper() else type(error).__name__

@@ -26,7 +26,13 @@ class Functions(Protocol):
     """What is needed of a link to Redis."""
 
     def call(
-        self, function: str, keys: Sequence[str], args: Sequence[Word], *, purpose: Purpose
+        self,
+        function: str,
+        keys: Sequence[str],
+        args: Sequence[Word],
+        *,
+        purpose: Purpose,
+        hurried: bool = False,
     ) -> Awaitable[Any]:
         """An answer in time, or RedisUnusable."""
 
@@ -176,7 +182,13 @@ class RedisLimiter:
 
     async def _call(self, tenant: bytes, *words: Word) -> Any:
         """All verbs may come twice: a lease is taken once, and given back once."""
-        return await self._functions.call(_FUNCTION, _keys(tenant), words, purpose=Purpose.LIMITS)
+        return await self._functions.call(
+            _FUNCTION,
+            _keys(tenant),
+            words,
+            purpose=Purpose.LIMITS,
+            hurried=words[0] == "reserve",  # nobody waits for the others
+        )
 
     @property
     def _lease_us(self) -> int:

@@ -1,13 +1,13 @@
 """The one way to Redis: bounded in time, through a breaker, counted.
 
     call, command --closed--> redis-py, a quarter of a second at most --> an answer, or RedisDown
-                  --silent--> RedisDown at once            what was sent before has its whole time
+      (hurried)   --silent--> RedisDown at once            what was sent before has its whole time
                   --open----> RedisDown at once            a task of this object probes meanwhile
 
-No caller ever waits for longer than `CALL_S`, nor for longer than Redis has usually something to
-say, and none at all while it is known to be down. Time in which this loop was busy does not count:
-an answer that nobody has read is no failure of Redis. It may be down at the start, go and come
-back: nothing need be restarted.
+No caller ever waits for longer than `CALL_S`, and none at all while Redis is known to be down; one
+in a hurry, no longer than Redis usually takes to say something. Time in which this loop was busy
+does not count: an answer that nobody has read is no failure of Redis. It may be down at the start,
+go and come back: nothing need be restarted.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from gateway.redis.errors import (
     RedisRefused,
     RedisUnusable,
     Unanswered,
+    in_a_line,
 )
 from gateway.redis.library import VERSION, VERSION_FUNCTION, own_version, version_of
 from gateway.redis.silence import Silence
@@ -76,7 +77,7 @@ class RedisLink:
         self._breaker = Breaker(now=clock())
         self._silence = Silence()
         self._listening: asyncio.TimerHandle | None = None  # looks how long a silence lasts
-        self._waiting: set[asyncio.Future[None]] = set()  # one of each caller, to let it go
+        self._waiting: set[asyncio.Future[None]] = set()  # one of each in a hurry, to let it go
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._client: Client | None = None
         self._sending: set[asyncio.Task[Any]] = set()
@@ -92,7 +93,7 @@ class RedisLink:
 
     @property
     def up(self) -> bool:
-        """Whether calls are sent: it answered, the last time that it mattered."""
+        """Whether it answers, as far as is known."""
         return not self._breaker.open and not self._silence.lasts
 
     @property
@@ -138,14 +139,16 @@ class RedisLink:
         *,
         purpose: Purpose,
         again: bool = True,
+        hurried: bool = False,
     ) -> Any:
         """Call a function of the library; its keys are in one slot.
 
         `again`: whether to send it once more where the connection was lost before an answer; the
-        first may have been done all the same. Raises RedisUnusable.
+        first may have been done all the same. `hurried`: somebody waits for a first token, and who
+        asks goes on without rather than to wait through a silence. Raises RedisUnusable.
         """
         words = ("FCALL", function, len(keys), *keys, *args)
-        return await self._ask(words, keys[0], purpose, again=again)
+        return await self._ask(words, keys[0], purpose, again=again, hurried=hurried)
 
     async def command(
         self, name: str, key: str, *args: Word, purpose: Purpose, again: bool = True
@@ -154,14 +157,20 @@ class RedisLink:
         return await self._ask((name, key, *args), key, purpose, again=again)
 
     async def _ask(
-        self, words: tuple[Word, ...], key: str, purpose: Purpose, *, again: bool
+        self,
+        words: tuple[Word, ...],
+        key: str,
+        purpose: Purpose,
+        *,
+        again: bool,
+        hurried: bool = False,
     ) -> Any:
-        if self._client is None or not self.up:
+        if self._client is None or self._breaker.open or (hurried and self._silence.lasts):
             self.counts.skipped[purpose] += 1
             raise RedisDown("Redis is down")
         sending = self._begun(self._send(self._client, words, purpose, again=again))
         try:
-            left = await self._waited(sending)
+            left = await self._waited(sending, hurried=hurried)
         except asyncio.CancelledError:
             sending.cancel()
             raise
@@ -184,10 +193,11 @@ class RedisLink:
         task.add_done_callback(self._sent)
         return task
 
-    async def _waited(self, sending: asyncio.Task[Any]) -> int:
+    async def _waited(self, sending: asyncio.Task[Any], *, hurried: bool) -> int:
         """Until it is answered, or nobody waits any more, or its time is up; slices left of it."""
         let_go = asyncio.get_running_loop().create_future()
-        self._waiting.add(let_go)
+        if hurried:
+            self._waiting.add(let_go)
         try:
             return await _first_of({sending, let_go}, CALL_S / _SLICES, _SLICES)
         finally:
@@ -311,12 +321,12 @@ class RedisLink:
             self._probe_key = f"penstock:{{{tag or 'probe'}}}:probe"
             self._came_up.clear()
             self._opened.set()
-            _log.warning("Redis is down: %s; going on without it", _words(error))
+            _log.warning("Redis is down: %s; going on without it", in_a_line(error))
 
     def _refusal(self, error: RedisError, called: str) -> RedisUnusable:
         if _UNKNOWN_FUNCTION not in str(error):
             if called not in self._refusals:
-                _log.warning("Redis refused %s: %s", called, _words(error))
+                _log.warning("Redis refused %s: %s", called, in_a_line(error))
             self._refusals.add(called)
             return RedisRefused(f"Redis refused {called}")
         self._advise("Redis has not the functions of Penstock")
@@ -345,7 +355,7 @@ class RedisLink:
                 await self._check_functions()
             elif not told and not self._breaker.openings:
                 told = True
-                _log.warning("Redis cannot be reached: %s; going on without it", _words(error))
+                _log.warning("Redis cannot be reached: %s; going on without it", in_a_line(error))
 
     async def _try(self) -> BaseException | None:
         """Whether it takes a write, in time. What connections and topology take is not counted."""
@@ -382,11 +392,3 @@ async def _first_of(some: set[asyncio.Future[Any]], slice_s: float, slices: int)
             break
         slices -= 1
     return slices
-
-
-def _words(error: BaseException) -> str:
-    """What went wrong, in a line. Of what a server answers, its code: the rest may quote a call."""
-    if not isinstance(error, ResponseError):
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    code = str(error).partition(" ")[0]
-    return f"{type(error).__name__} {code}" if code.isupper() else type(error).__name__

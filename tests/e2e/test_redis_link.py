@@ -79,11 +79,15 @@ def a_write(link):
     return link.command("SET", KEY, "1", "PX", 60_000, purpose=FOR)
 
 
-async def goes_down(link):
+def a_hurried_write(link, text="1"):
+    return link._ask(("SET", KEY, text), KEY, FOR, again=True, hurried=True)
+
+
+async def goes_down(link, ask=a_write):
     """Calls fail in time, each of them, until the breaker is open; then they cost nothing."""
     began, calls = time.monotonic(), 0
     while not link.openings:
-        waited, error = await timed(a_write(link))
+        waited, error = await timed(ask(link))
         assert isinstance(error, RedisDown)
         assert waited < CALL_S + SLACK_S
         calls += isinstance(error, Unanswered)
@@ -127,11 +131,11 @@ def test_a_frozen_server_is_waited_for_no_longer_than_it_ever_took(server):
                 await a_write(link)
             sent = link.counts.commands[FOR]
             server.freeze()
-            together = [a_write(link) for _ in range(20)]
+            together = [a_hurried_write(link) for _ in range(20)]
             ends = await asyncio.gather(*(timed(call) for call in together))
             assert link.silences == 1
             assert all(isinstance(error, Unanswered) for _, error in ends)
-            await goes_down(link)
+            await goes_down(link, a_hurried_write)
             assert link.counts.commands[FOR] == sent + 20
             await asyncio.sleep(1)  # in which it stays down, and nobody is asked but by probes
             assert not link.up
@@ -153,16 +157,20 @@ def test_a_silence_ends_with_the_first_late_answer(shared, monkeypatch):
             for _ in range(40):
                 await a_write(link)
             proxy.hole = True
+            waits = link.command("SET", "penstock:{test}:b", "1", purpose=FOR)
+            patient = asyncio.create_task(waits)
             with pytest.raises(Unanswered) as let_go:
-                await link.command("SET", KEY, "late", purpose=FOR)
+                await a_hurried_write(link, "late")
             assert not let_go.value.over.done()
             with pytest.raises(RedisDown, match="is down"):
-                await a_write(link)
+                await a_hurried_write(link)
+            assert not patient.done()  # it would rather have an answer late
             proxy.hole = False
             await let_go.value.over
+            await patient
             assert (link.silences, link.openings, link.up) == (1, 0, True)
             assert shared.cli("GET", KEY) == "late"
-            await a_write(link)
+            await a_hurried_write(link)
 
     asyncio.run(scenario())
 
@@ -177,7 +185,7 @@ def test_a_loop_that_was_busy_hears_what_came_meanwhile(shared):
                 await a_write(link)
             busy_s = 2 * CALL_S
             for _ in range(3):
-                call = asyncio.create_task(a_write(link))
+                call = asyncio.create_task(a_hurried_write(link))
                 sent = link.counts.commands[FOR]
                 await until(lambda sent=sent: link.counts.commands[FOR] > sent)
                 asyncio.get_running_loop().call_soon(time.sleep, busy_s)

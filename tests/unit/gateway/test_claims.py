@@ -129,7 +129,7 @@ class Gateway:
         self.openings = 0
         self.claims = RedisClaims(self, MemoryClaims())
 
-    async def call(self, function, keys, words, *, purpose):
+    async def call(self, function, keys, words, *, purpose, hurried=False):
         """What claims.lua does."""
         if not self.up:
             raise RedisDown("it is down")

@@ -63,7 +63,7 @@ class Patient:
     def __init__(self, client):
         self.client = client
 
-    async def call(self, function, keys, args, *, purpose):
+    async def call(self, function, keys, args, *, purpose, hurried=False):
         assert purpose is Purpose.LIMITS
         return await self.client.fcall(function, len(keys), *keys, *args)
 
@@ -417,7 +417,7 @@ def test_every_key_ends_by_itself(server):
 class Down:
     """A Redis that gives no answer to go by."""
 
-    async def call(self, *_, purpose):
+    async def call(self, *_, purpose, hurried):
         raise RedisDown(purpose)
 
 
@@ -444,7 +444,7 @@ class Cut(Patient):
         self.back = asyncio.Event()
         self.done_all_the_same = False
 
-    async def call(self, function, keys, args, *, purpose):
+    async def call(self, function, keys, args, *, purpose, hurried=False):
         if self.back.is_set():
             return await super().call(function, keys, args, purpose=purpose)
         if self.done_all_the_same:
