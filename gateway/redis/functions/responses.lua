@@ -24,7 +24,7 @@ local function bytes_of(keys, tag)
 end
 
 local function drop(keys, tag)
-  redis.call('HINCRBY', keys[2], '', whole(-bytes_of(keys, tag)))
+  redis.call('HINCRBY', keys[2], '', whole(0 - bytes_of(keys, tag)))
   redis.call('HDEL', keys[2], tag)
   redis.call('ZREM', keys[1], tag)
 end
