@@ -115,8 +115,9 @@ class CallRunner:
         return await self._recalled(origin, serving, exchange, recall), origin
 
     async def again(self, origin: "Origin", exchange: Exchange, recall: Recall[T]) -> T:
-        """The same for a call that was made before, here or elsewhere."""
-        return await self._recalled(origin, self._lifecycle.serving(), exchange, recall)
+        """The same for a call that was made before, here or elsewhere; without any worker, too."""
+        serving = self._lifecycle.loaded or self._lifecycle.serving()
+        return await self._recalled(origin, serving, exchange, recall)
 
     async def _recalled(
         self, origin: "Origin", serving: Serving, exchange: Exchange, recall: Recall[T]
