@@ -34,7 +34,7 @@ async def test_events_reach_the_listener_in_our_names(kind):
     heard = []
     async with running(kind.engine()) as engine:
         space = engine.kv_namespace
-        assert space == namespace(b"test", b"4")
+        assert space == namespace(b"test", b"4", turns=False)
         await read(engine.generate(ask("a", list(range(1, 9)), max_tokens=1)))
         await until(lambda: len(engine._watch._mirror.names) == 2)
         engine.follow_kv(heard.append)

@@ -1,5 +1,7 @@
 """What keys share of a prompt: where it turns into its own salt, and what the wire tells of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from engines.api import GenerationRequest, RequestId, Sampling, SharedPrefix
@@ -36,6 +38,13 @@ def request(tokens=None, prompt=range(1, 13)):
 def test_only_whole_blocks_of_the_prompt_are_shared(tokens, place):
     """And what is generated never is."""
     assert place_of(SPACE, request(tokens), 4) == place
+
+
+def test_an_adapter_has_a_cache_of_its_own_in_a_group_as_well():
+    """Its blocks are others, for the same tokens."""
+    root, turn = place_of(SPACE, replace(request(4), adapter="poet"), 4)
+    assert root == within(SPACE, salt=b"group", adapter="poet")
+    assert turn == Turn(1, within(SPACE, salt=b"own", adapter="poet"))
 
 
 def test_a_cache_of_another_kind_shares_nothing():
