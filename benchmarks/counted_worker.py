@@ -15,6 +15,7 @@ from pathlib import Path
 
 import gateway.workers.process
 from engines.api import Engine, GenerationRequest, TokenEvent, TokenStream
+from engines.wire.kept import kept_of
 from gateway.cli import main
 from gateway.kept_stream import unpack
 from gateway.opening import Loaded, load_engine
@@ -70,7 +71,8 @@ def name_of(request: GenerationRequest) -> str:
     """Whose stream it is, as its client calls it; empty where it is nobody's, as in a warm-up."""
     if request.kept is None or not request.kept.context:
         return ""
-    return str(json.loads(unpack(request.kept.context).body).get("user", ""))
+    record = unpack(kept_of(request.kept.context, 0).context)
+    return str(json.loads(record.body).get("user", ""))
 
 
 def run() -> None:

@@ -87,6 +87,9 @@ class Kept:
 
     context: bytes  # what another gateway must know to go on with it; opaque to engines
     attempt: int = 0  # how often it was somewhere else before; a later one wins over an earlier
+    # Of one that has moved, what its logs do not say: the tokens of choices that have ended, and
+    # log-probabilities. One event for each choice, from its start.
+    told: "tuple[TokenEvent, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from engines.wire.channels import DRAIN, FIND, INFO, SESSION, Tls, channel, meta
 from engines.wire.checking import Lie, Open, checked, is_sound
 from engines.wire.events import error_of, facts_of, load_of
 from engines.wire.facts import WorkerFacts
+from engines.wire.kept import kept_of
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.requests import request_message
 
@@ -161,7 +162,10 @@ class RemoteEngine:
             if _is_cancelled():
                 raise
             return None  # the channel was closed under the call
-        return Kept(told.context, told.attempt) if told.found else None
+        try:
+            return kept_of(told.context, told.attempt) if told.found else None
+        except ValueError:
+            return None  # of another version
 
     def attach(self, request: GenerationRequest, *, watch: bool = False) -> Mailbox:
         """Go on with a kept request of another session, behind what `request.emitted` says.
@@ -172,7 +176,8 @@ class RemoteEngine:
         """
         self._message(replace(request, emitted=()))  # all of it may be known but its end
         handle, box = self._enter(request)
-        positions = [len(log or ()) for log in request.logs]
+        # Of a choice that has ended all is known: 1, since 0 would say that nothing is.
+        positions = [1 if log is None else len(log) for log in request.logs]
         attempt = 0 if request.kept is None or watch else request.kept.attempt
         self._outbox.attaches.add(
             handle=handle, id=request.id, attempt=attempt, positions=positions

@@ -25,6 +25,7 @@ from engines.errors import (
 )
 
 _TAKEN = "another gateway goes on with this request"
+_BACK = "this request has come back to the worker, and is told anew"
 _GONE = "whoever held this request wants no more of it"
 _KEPT_BYTES = 64 << 20  # of runs that have ended: beyond it, the oldest of them are forgotten
 _TOKEN_BYTES = 64  # as objects, about
@@ -130,10 +131,14 @@ class Run:
 
     def knows(self, positions: Sequence[int]) -> bool:
         """Whether it can tell what lies behind these positions."""
-        if len(positions) != len(self._begins) or None in self.request.logs:
-            return False  # of a choice that ended elsewhere nothing is known
+        if len(positions) != len(self._begins):
+            return False
         bounds = zip(self._begins, positions, self._lengths, strict=True)
-        return all(begin <= position <= length for begin, position, length in bounds)
+        return all(
+            # Of a choice that ended elsewhere nothing is known: whoever comes must have it all.
+            position > 0 if log is None else begin <= position <= length
+            for log, (begin, position, length) in zip(self.request.logs, bounds, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class Runs:
         run = Run(request, self._engine.generate(named))
         if before is not None:  # only now: what the engine refuses takes nobody's place
             self._hand_over(before, None)
-            self.cancel(before, None)
+            self._drop(before, EngineUnavailable(_BACK))
         run.heard_by = listener, handle
         self._running.add(run)
         if request.kept is not None:
@@ -224,11 +229,16 @@ class Runs:
         """Its listener wants no more of a choice, or of all: then it is not kept either."""
         if choice is not None:
             run.stream.end_choice(choice)
-            return
+        else:
+            self._drop(run, RequestUnknown(_GONE))
+
+    def _drop(self, run: Run, why: EngineError | None) -> None:
+        """Stop a run and forget it; who watches it is told why, or hears it from its session."""
         if not run.over:
             run.over = True
-            for listener, handle in run.watched_by:
-                listener.fail(handle, RequestUnknown(_GONE))
+            if why is not None:
+                for listener, handle in run.watched_by:
+                    listener.fail(handle, why)
             if run.task is not None and run.begun:  # else it would end without closing the stream
                 run.task.cancel()
         self._forget(run)
@@ -247,7 +257,7 @@ class Runs:
     def close(self) -> None:
         """Abort all of them. Idempotent."""
         for run in [*self._running, *self._kept.values()]:
-            self.cancel(run, None)
+            self._drop(run, None)
 
     def _hand_over(self, run: Run, to: tuple[Listener, int] | None) -> None:
         before, run.heard_by = run.heard_by, to

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from engines.api import Found, GenerationRequest, RequestId
 from engines.errors import EngineUnavailable
-from engines.replicas import MigratingStream, ReplicaSet, find
+from engines.replicas import MigratingStream, ReplicaSet, WatchingStream, find
 from gateway.kept_stream import CallRecord, Route, names, unpack
 from openai_compat.errors import NotFound
 
@@ -33,7 +33,7 @@ class Resumable:
 
     async def attach(
         self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
-    ) -> list[MigratingStream]:
+    ) -> list[MigratingStream | WatchingStream]:
         """The streams of its requests from their first tokens. Raises EngineError.
 
         `watch`: beside whoever reads them already.
@@ -42,11 +42,10 @@ class Resumable:
         for request in requests:
             if request.id not in found:
                 found[request.id] = await _known(engine, request.id)
-        streams: list[MigratingStream] = []
+        streams: list[MigratingStream | WatchingStream] = []
+        join = _watch if watch else ReplicaSet.attach
         try:
-            streams.extend(
-                engine.attach(request, found[request.id], watch=watch) for request in requests
-            )
+            streams.extend(join(engine, request, found[request.id]) for request in requests)
             await asyncio.gather(*(stream.begin(_FIRST_WORD_S) for stream in streams))
         except BaseException:
             for stream in streams:
@@ -97,6 +96,15 @@ def not_found() -> NotFound:
     """What a client is told that asks for a stream which is not there, for it."""
     message = "There is no such stream, or its time is over: it is kept for a minute after its end."
     return NotFound(message, code="stream_not_found")
+
+
+def _watch(engine: ReplicaSet, request: GenerationRequest, found: Found) -> WatchingStream:
+    patience = engine.patience
+    stream = WatchingStream(
+        request, engine, engine.info.vocab_size, within_s=patience.wait_s, clock=patience.clock
+    )
+    stream.attach(found)
+    return stream
 
 
 async def _known(engine: ReplicaSet, name: RequestId) -> Found:

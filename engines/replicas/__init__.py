@@ -3,5 +3,6 @@
 from engines.replicas.finding import find
 from engines.replicas.routing import ReplicaSet
 from engines.replicas.stream import MigratingStream
+from engines.replicas.watching import WatchingStream
 
-__all__ = ["MigratingStream", "ReplicaSet", "find"]
+__all__ = ["MigratingStream", "ReplicaSet", "WatchingStream", "find"]

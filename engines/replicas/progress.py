@@ -4,9 +4,12 @@ Every event is checked against what was asked before it is told, so that a repli
 mind cannot hand out two ends, a stranger's choice or tokens that nobody wanted.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from engines.api import Finish, FinishReason, GenerationRequest, TokenEvent
+
+_MOST_SCORES = 50_000  # that move with a request: some 600 KB
 
 
 class Lied(Exception):  # noqa: N818 - reads as what it is
@@ -23,6 +26,11 @@ class Progress:
         self._logs = {choice: list(log) for choice, log in logs if log is not None}
         self._waived: set[int] = set()  # ended by the reader: an event may cross that on its way
         self._cached: dict[int, int] = {}  # by choice, as told first
+        sampling = request.sampling
+        self._scored = not (sampling.logprobs is None and sampling.prompt_logprobs is None)
+        may_need = request.kept is not None and (self._scored or request.n > 1)
+        self._said: dict[int, TokenEvent] | None = {} if may_need else None
+        self._scores = 0  # in it
 
     @property
     def open(self) -> bool:
@@ -49,6 +57,7 @@ class Progress:
         if problem := self._problem(event, log):
             raise Lied(problem)
         log += event.tokens
+        self._remember(event)
         if event.choice in self._cached:
             event.prompt_logprobs = None  # told by the first replica
         event.cached = self._cached.setdefault(event.choice, event.cached)
@@ -61,10 +70,32 @@ class Progress:
         ended = {choice: end for choice, log in self._logs.items() if (end := self._end(log))}
         for choice in ended:
             del self._logs[choice]
-        return [
+        events = [
             TokenEvent(choice, [], self._cached.get(choice, 0), finish=end)
             for choice, end in ended.items()
         ]
+        for event in events:
+            self._remember(event)
+        return events
+
+    def told(self) -> tuple[TokenEvent, ...]:
+        """What whoever has `rest` cannot tell again from its logs; nothing where it is too much."""
+        if self._said is None or self._scores > _MOST_SCORES:
+            return ()
+        said = self._said.items()
+        return tuple(event for choice, event in said if self._scored or choice not in self._logs)
+
+    def recall(self, told: Iterable[TokenEvent]) -> list[TokenEvent]:
+        """The same, told to another reader: what lies behind its own logs. Raises Lied."""
+        events = []
+        for event in told:
+            log = self._logs.get(event.choice)
+            if log is None or len(log) > len(event.tokens):
+                continue
+            _, rest = event.split(len(log))
+            if (rest.tokens or rest.finish) and (taken := self.take(rest)) is not None:
+                events.append(taken)
+        return events
 
     def rest(self) -> GenerationRequest:
         """The request for what is still owed; the whole of it where nothing has been told.
@@ -78,6 +109,16 @@ class Progress:
             return request
         emitted = (tuple(logs[choice]) if choice in logs else None for choice in range(request.n))
         return replace(request, emitted=tuple(emitted))
+
+    def _remember(self, event: TokenEvent) -> None:
+        if self._said is None:
+            return
+        _, own = event.split(0)
+        scores = (*(own.logprobs or ()), *(own.prompt_logprobs or ()))
+        self._scores += sum(1 + len(score.top) for score in scores)
+        before = self._said.setdefault(event.choice, own)
+        if before is not own:
+            before.merge(own)
 
     def _end(self, log: list[int]) -> Finish | None:
         sampling = self._request.sampling

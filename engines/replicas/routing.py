@@ -55,12 +55,12 @@ class ReplicaSet:
         self.counters = Counters()
         self.quarantine = Quarantine(clock)
         self._routing = routing or LeastLoaded()
-        self._patience = Patience(migrations, wait_s, clock)
+        self.patience = Patience(migrations, wait_s, clock)
         self._replicas: dict[str, Replica] = {}
         self._streams: dict[RequestId, MigratingStream] = {}
         self._info: EngineInfo | None = None
         self._gone = EngineLoad(0, 0, 0, 0, 0)  # totals of those that were removed
-        self._stopping = self._stopped = False
+        self._stopping = self.stopped = False
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -113,15 +113,13 @@ class ReplicaSet:
         if self.quarantine.holds(request):
             self.counters.quarantined += 1
             raise RequestQuarantined("the engine failed under a request like this one")
-        stream = MigratingStream(request, self, self._patience, self.info.vocab_size)
+        stream = MigratingStream(request, self, self.patience, self.info.vocab_size)
         if not stream.open():
             raise EngineUnavailable("no replica is ready")
         self._streams[request.id] = stream
         return stream
 
-    def attach(
-        self, request: GenerationRequest, found: Found, *, watch: bool = False
-    ) -> MigratingStream:
+    def attach(self, request: GenerationRequest, found: Found) -> MigratingStream:
         """Go on with a kept request (finding.py), from its first token; it may move then as any.
 
         Raises RequestUnknown where its replica has gone; the stream, also RequestTaken.
@@ -131,12 +129,11 @@ class ReplicaSet:
         replica = self._replicas.get(found.replica)
         if replica is None or not isinstance(replica.engine, Keeper):
             raise RequestUnknown("the worker that has kept that request has gone")
-        kept = replace(found.kept, attempt=found.kept.attempt + (not watch))
+        kept = replace(found.kept, attempt=found.kept.attempt + 1)
         request = replace(request, kept=kept)
-        stream = MigratingStream(request, self, self._patience, self.info.vocab_size)
-        stream.attach(replica, watch=watch)
-        if not watch:
-            self._streams[request.id] = stream
+        stream = MigratingStream(request, self, self.patience, self.info.vocab_size)
+        stream.attach(replica)
+        self._streams[request.id] = stream
         return stream
 
     def load(self) -> EngineLoad:
@@ -149,11 +146,11 @@ class ReplicaSet:
 
     async def stop(self, grace_s: float) -> None:
         self._stopping = True
-        clock = self._patience.clock
+        clock = self.patience.clock
         deadline = clock() + grace_s
         while self._streams and (left := deadline - clock()) > 0:
             await self.changes.wait(left)
-        self._stopped = True
+        self.stopped = True
         self.changes.tell()
         stops = [engine.stop(0) for engine in self.engines.values()]
         for outcome in await asyncio.gather(*stops, return_exceptions=True):
@@ -165,7 +162,7 @@ class ReplicaSet:
     def place(
         self, stream: MigratingStream, rest: GenerationRequest, *, in_turn: bool
     ) -> TokenStream | None:
-        if self._stopped:
+        if self.stopped:
             raise EngineUnavailable("the engine is stopping")
         takers = [replica for replica in self._replicas.values() if replica.takes]
         if not takers:

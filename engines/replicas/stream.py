@@ -34,7 +34,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from engines.api import GenerationRequest, Keeper, TokenEvent, TokenStream
-from engines.errors import EngineDied, EngineError, EngineUnavailable, RequestQuarantined
+from engines.errors import (
+    EngineDied,
+    EngineError,
+    EngineUnavailable,
+    RequestQuarantined,
+    RequestUnknown,
+)
 from engines.replicas.changes import Changes
 from engines.replicas.policies import Placements
 from engines.replicas.progress import Lied, Progress
@@ -103,7 +109,6 @@ class MigratingStream:
         self._moves = 0
         self._failed = 0  # replicas that died under it, or lied to it
         self._inner: TokenStream | None = None
-        self._watches = False  # beside another reader, who is the one to move the request
         self._due: list[TokenEvent] = []  # ends that no replica lived to tell
 
     def open(self) -> bool:
@@ -111,12 +116,16 @@ class MigratingStream:
         self._inner = self._home.place(self, self.request, in_turn=True)
         return self._inner is not None
 
-    def attach(self, replica: "Replica", *, watch: bool = False) -> None:
+    def attach(self, replica: "Replica") -> None:
         """Go to the replica that keeps the request already. Raises what that replica raises."""
         if not isinstance(replica.engine, Keeper):
             raise TypeError(f"{replica.name} keeps no requests")
-        self._inner = replica.engine.attach(self.request, watch=watch)
-        self._watches = watch
+        if self.request.kept is not None:
+            try:
+                self._due += self._progress.recall(self.request.kept.told)
+            except Lied:
+                raise RequestUnknown("what was kept of that request cannot be") from None
+        self._inner = replica.engine.attach(self._progress.rest())
         replica.guests.add(self)
         self.replica = replica
 
@@ -177,8 +186,6 @@ class MigratingStream:
             await self._distrust(inner)
             return None
         except (EngineDied, EngineUnavailable) as error:
-            if self._watches and isinstance(error, EngineUnavailable):
-                raise  # others watch it, too many of them; the request itself is well
             if self._progress.open:
                 self._lost(error)
             return None
@@ -228,7 +235,6 @@ class MigratingStream:
         while self._progress.open and not self._due and self._inner is None:
             left = deadline - patience.clock()
             may_move = self._failed <= patience.migrations and self._moves < _MOST_MOVES
-            may_move &= not self._watches
             if may_move and self._place(in_turn=left > 0):
                 return
             if left <= 0 or not may_move:
@@ -240,7 +246,8 @@ class MigratingStream:
         rest = self._progress.rest()
         if rest.kept is not None:  # what a worker that hung may still keep is out of date
             attempt = rest.kept.attempt + self._moves + 1
-            rest = replace(rest, kept=replace(rest.kept, attempt=attempt))
+            kept = replace(rest.kept, attempt=attempt, told=self._progress.told())
+            rest = replace(rest, kept=kept)
         self._inner = self._home.place(self, rest, in_turn=in_turn)
         if self._inner is None:
             return False

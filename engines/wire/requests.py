@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from engines.api import GenerationRequest, Kept, RequestId, Sampling, ThinkingBudget
+from engines.wire.kept import kept_message
 from engines.wire.pb import penstock_engine_pb2 as pb
 from engines.wire.salts import read_salts, written_salts
 
@@ -32,9 +33,7 @@ def request_message(request: GenerationRequest) -> pb.Request:
         extras=request.extras,
         tenant=request.tenant,
         weight=_hundredths(request.weight),
-        kept=None
-        if request.kept is None
-        else pb.Kept(context=request.kept.context, attempt=request.kept.attempt),
+        kept=None if request.kept is None else kept_message(request.kept),
     )
 
 

@@ -70,7 +70,10 @@ class LoggedCall:
 
 
 async def _attached(engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream | None:
-    found = await find(engine.engines, rest.id)
+    try:
+        found = await find(engine.engines, rest.id)
+    except EngineUnavailable:  # a worker hangs: what it may have is fenced off
+        return None
     if found is None:
         return None
     try:

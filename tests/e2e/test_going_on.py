@@ -1,17 +1,22 @@
 """Gateways that end, hang or are just there while streams run: who comes back loses nothing."""
 
+import asyncio
 import json
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import httpx2
 import pytest
 
+from gateway.redis.setup import set_up
+from gateway.setting_kinds import Secret
 from tests.e2e.test_resume import REPLICATED, Told, chat, cluster, read, resume
-from tests.e2e.test_workers import fronted, ready, worker_at
+from tests.e2e.test_workers import fronted, metric, ready, worker_at
 from tests.support.live import eventually
+from tests.support.redis_server import needs_redis, redis_server
 
 LONG = chat(max_tokens=6000)
 
@@ -104,6 +109,76 @@ def test_a_gateway_that_hung_tells_nothing_else(tmp_path, stopped_s):
         assert all(control.texts[index].startswith(text) for index, text in hung.texts.items())
         assert end in {"[DONE]", "stream_taken", "stream_not_found", "cut"}
         assert end != "[DONE]" or hung.texts == control.texts
+
+
+@contextmanager
+def gateways(tmp_path, count, *addresses):
+    """Over these workers; more than one have their claims in common."""
+    with ExitStack() as stack:
+        flags = ()
+        if count > 1:
+            redis = stack.enter_context(redis_server(tmp_path / "redis"))
+            asyncio.run(set_up(Secret(redis.deploy_url)))
+            flags = ("--redis", redis.url)
+        yield [stack.enter_context(fronted(*addresses, flags=flags)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=needs_redis)])
+def test_who_reads_beside_another_follows_it(tmp_path, count):
+    """The worker of their stream dies: both have all of it, at one gateway or at two."""
+    addresses = [f"unix:{tmp_path}/{name}" for name in ("one", "two")]
+    key = {"idempotency-key": "order-1"}
+    with worker_at(addresses[0]) as first, gateways(tmp_path, count, *addresses) as fronts:
+        control, told, beside = Told(), Told(), Told()
+        asked = chat(max_tokens=6000, n=2)
+        read(fronts[0], asked, control)
+        for front in fronts:
+            eventually(lambda front=front: metric(front, "penstock_redis_up") or count == 1)
+        reading = begun(fronts[0], asked, told, headers=key)
+        watching = begun(fronts[-1], asked, beside, headers=key)
+        assert beside.headers["x-stream-id"] == told.headers["x-stream-id"]
+        assert not reading.done()
+        first.kill()
+        with worker_at(addresses[1]):
+            assert reading.result(60) == watching.result(60) == (200, None)
+        assert told.whole == beside.whole == control.whole
+
+
+def stopping(control):
+    """A stop string that the first choice meets early, and the second never."""
+    one, two = control.texts[0], control.texts[1]
+    pieces = (one[at : at + 3] for at in range(60, 400))
+    return next(piece for piece in pieces if piece not in two and piece.isascii())
+
+
+@pytest.mark.parametrize("sort", ["a choice has ended", "log-probabilities"])
+def test_what_has_moved_goes_on_behind_another_gateway(tmp_path, sort):
+    """Its first worker dies, then its gateway: all of it is told, also what ended before."""
+    addresses = [f"unix:{tmp_path}/{name}" for name in ("one", "two")]
+    torch = sort == "log-probabilities"
+    flags = ("--engine", "torch", "--dtype", "float32") if torch else ()
+    asked = chat(max_tokens=400, logprobs=True, top_logprobs=2) if torch else LONG
+    with worker_at(addresses[0], *flags) as first, gateways(tmp_path, 1, *addresses) as (one,):
+        if not torch:
+            control = Told()
+            read(one, chat(max_tokens=6000, n=2), control)
+            asked = chat(max_tokens=6000, n=2, stop=[stopping(control)])
+        with fronted(*addresses) as two:
+            control, told = Told(), Told()
+            read(two, asked, control)
+            reading = begun(one, asked, told, headers=REPLICATED)
+            eventually(lambda: torch or told.ends)
+            first.kill()
+            with worker_at(addresses[1], *flags):
+                place = told.place
+                eventually(lambda: told.place != place, 40, "it has moved")
+                one.process.kill()
+                assert issubclass(reading.result(30), httpx2.HTTPError)
+                eventually(lambda: ready(two)[0] == 200, 40)
+                assert resume(two, told) == (200, None)
+        assert told.whole == control.whole
+        assert told.scores == control.scores
+        assert bool(told.scores) == torch
 
 
 def _rest(lines, told):

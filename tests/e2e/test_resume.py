@@ -38,6 +38,7 @@ class Told:
     place: str | None = None
     done: bool = False
     headers: dict = field(default_factory=dict)
+    scores: list = field(default_factory=list)
 
     def take(self, event):
         """One event of the stream, with the place that it ends at."""
@@ -58,6 +59,7 @@ class Told:
             for call in choice["delta"].get("tool_calls", ()):
                 piece += "".join(call["function"].values())
             self.texts[index] = self.texts.get(index, "") + piece
+            self.scores += (choice.get("logprobs") or {}).get("content") or ()
             assert not (choice["finish_reason"] and index in self.ends)
             self.ends[index] = choice["finish_reason"] or self.ends.get(index)
             if self.ends[index] is None:

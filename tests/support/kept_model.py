@@ -114,7 +114,7 @@ class Model:
         before = self.kept.get(name) if attempt is not None else None
         if before is not None:
             self._replace_holder(before, None)
-            self._forget(before)
+            self._forget(before, "EngineUnavailable")
         ear.run = Owed(name, stream, attempt, list(begins), holder=ear)
         ear.positions = list(stream.given)
         self.by_stream[stream] = ear.run
@@ -195,10 +195,10 @@ class Model:
             run.holder.owed.append("RequestTaken")
         run.holder = ear
 
-    def _forget(self, run):
+    def _forget(self, run, why="RequestUnknown"):
         if not run.stream.over:
             for ear in run.watchers:
-                ear.owed.append("RequestUnknown")
+                ear.owed.append(why)
         run.gone, run.holder, run.watchers = True, None, []
         if self.kept.get(run.name) is run:
             del self.kept[run.name]
