@@ -90,7 +90,7 @@ class Edge:
                 await error_response(draining(), spelled)(scope, receive, send)
             raise
         except Exception as error:
-            if exchange.outcome is Outcome.FAILED:
+            if exchange.outcome in {Outcome.FAILED, Outcome.CUT}:
                 raise  # told and logged already; the server cuts the connection
             log_fault(error, exchange.id)
             if exchange.status == 0:

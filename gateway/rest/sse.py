@@ -98,9 +98,9 @@ class TokenStreamResponse(Response):
                 async for some in frames:
                     await writer.write(some)
         except Exception as error:
-            exchange.outcome = Outcome.FAILED
             reply = reply_for(error)
             told = self._source.fail(reply)
+            exchange.outcome = Outcome.FAILED if told else Outcome.CUT
             if told and reply.status >= 500:
                 log_fault(error, exchange.id)
             await writer.write(told)

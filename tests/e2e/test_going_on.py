@@ -52,6 +52,9 @@ def test_a_gateway_whose_time_to_drain_is_over_leaves_its_streams(tmp_path):
         assert one.stop() == 0
         assert issubclass(reading.result(30), httpx2.HTTPError)
         assert not told.done
+        logged = [json.loads(line) for line in one.process.stderr.read().splitlines()]
+        assert [line["outcome"] for line in logged if "outcome" in line][-1] == "cut"
+        assert not [line for line in logged if line.get("message") == "fault"]
         assert resume(two, told) == (200, None)
         assert told.whole == control.whole
 
