@@ -63,9 +63,9 @@ class ResponseIndex:
 
     async def close(self) -> None:
         """Tell what waits to be told."""
-        if self._tending is not None:
-            await asyncio.wait({self._tending}, timeout=_CLOSE_S)
-            self._tending.cancel()
+        if (tending := self._tending) is not None:
+            await asyncio.wait({tending}, timeout=_CLOSE_S)
+            tending.cancel()
 
     def _tend_soon(self) -> None:
         if self._tending is None and (self._notes or self._surplus):

@@ -6,9 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.redis.link import RedisLink
-from gateway.redis.response_index import ResponseIndex
-from gateway.redis.responses import SharedResponseStore
 from gateway.redis.setup import set_up
 from gateway.response_store import MemoryResponseStore, StoreFull
 from gateway.setting_kinds import Secret
@@ -16,6 +13,7 @@ from openai_compat.responses.snapshot import Status
 from openai_compat.responses.stored import Key
 from tests.support.redis_server import BINARY, needs_redis, redis_server
 from tests.support.responses import kept
+from tests.support.shared_store import comes, shared_store
 
 
 @pytest.fixture(name="redis", scope="module")
@@ -34,24 +32,6 @@ async def in_memory(*, max_bytes=20_000, ttl_s=100.0, max_responses=100):
     )
 
 
-@asynccontextmanager
-async def in_redis(url, *, max_bytes=20_000, ttl_s=100.0, max_responses=100):
-    """The store of one gateway, as bootstrap makes it."""
-    link = RedisLink(Secret(url))
-    link.start()
-    bounds = {"max_bytes": max_bytes, "ttl_s": ttl_s, "max_responses": max_responses}
-    index = ResponseIndex(link, **bounds)
-    local = MemoryResponseStore(**bounds, clock=time.monotonic)
-    store = SharedResponseStore(link, local, index, ttl_s=ttl_s)
-    try:
-        async with asyncio.timeout(10):
-            await link.came_up()
-        yield store
-    finally:
-        await store.close()
-        await link.close()
-
-
 @pytest.fixture(name="run", params=["memory", pytest.param("redis", marks=needs_redis)])
 def runner(request):
     """A scenario over a store that has nothing yet."""
@@ -62,7 +42,7 @@ def runner(request):
         redis.cli("FLUSHALL")
 
         def made(**bounds):
-            return in_redis(redis.url, **bounds)
+            return shared_store(redis.url, **bounds)
 
     def run(scenario, **bounds):
         async def over():
@@ -80,9 +60,11 @@ async def ids(store, *names):
 
 async def comes_to(store, expected, *names):
     """Room is made behind the scenes."""
-    async with asyncio.timeout(5):
-        while await ids(store, *names) != expected:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+
+    async def holds():
+        return await ids(store, *names) == expected
+
+    await comes(holds)
 
 
 def test_what_is_put_is_fetched(run):
