@@ -15,7 +15,7 @@ from contextlib import suppress
 from gateway.dispatch import Call
 from gateway.durable.ending import pack_ending
 from gateway.durable.going_on import LoggedCall
-from gateway.durable.journal import ENDED_S, Entry, JournalAway, Name, read_whole
+from gateway.durable.journal import ENDED_S, Entry, JournalAway, Name, Owned, read_whole
 from gateway.durable.record import RunRecord, unpack_record
 from gateway.durable.responses import WrittenResponses, kept
 from gateway.durable.token_log import TokenLog, read_log
@@ -123,7 +123,8 @@ class Custodian:
         """Raises ApiError."""
         asked = await self._relower(record)
         log = TokenLog(entry.chunks)
-        writer = Writer(self._journal, name, entry.record, log, fence=entry.fence, gaps=entry.gaps)
+        owned = Owned(name, entry.record, entry.fence, entry.gaps)
+        writer = Writer(self._journal, owned, log)
         told = read_log(entry.chunks, asked.job.requests)
         serving = self._lifecycle.serving()
         exchange = self._runs.exchange(

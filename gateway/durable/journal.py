@@ -48,6 +48,16 @@ class Entry:
     ending: bytes = b""  # how it ended; empty while it lives
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A call, for who owns it."""
+
+    name: Name
+    record: bytes
+    fence: int = 1
+    gaps: tuple[int, ...] = ()
+
+
 class Journal(Protocol):
     """Everything raises JournalAway where there is no answer."""
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from engines.api import Kept
-from gateway.durable.journal import Journal, JournalAway, Leases, Name, name_of
+from gateway.durable.journal import Journal, JournalAway, Leases, Name, Owned, name_of
 from gateway.durable.record import RunRecord, unpack_record
 from gateway.durable.token_log import TokenLog
 from gateway.durable.written import Writer
@@ -41,7 +41,7 @@ class WrittenResponses:
     async def enter(self, asked: ResponseJob, record: RunRecord) -> Writer:
         """Write a response down before it begins. Raises Unavailable."""
         name = name_of(record.caller.salt, asked.job.id)
-        writer = Writer(self.journal, name, record.pack(), TokenLog())
+        writer = Writer(self.journal, Owned(name, record.pack()), TokenLog())
         try:
             await self.leases.renew([name])
             await writer.enter()

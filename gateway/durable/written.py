@@ -10,13 +10,13 @@ of any call; what they told is written down when it is back.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from engines.api import TokenEvent
 from gateway.dispatch import Call
-from gateway.durable.journal import ENDED_S, Journal, JournalAway, Lost, Name
+from gateway.durable.journal import ENDED_S, Journal, JournalAway, Lost, Owned
 from gateway.durable.token_log import TokenLog
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job, Rendered, Renderer, Usage
@@ -65,21 +65,18 @@ class Writer:
     def __init__(
         self,
         journal: Journal,
-        name: Name,
-        record: bytes,
+        owned: Owned,
         log: TokenLog,
         *,
-        fence: int = 1,
-        gaps: Sequence[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
-        self.fence = fence
+        self.name = owned.name
+        self.fence = owned.fence
         self.log = log
         self._journal = journal
-        self._record = record
+        self._record = owned.record
         self._written = len(log.chunks)
-        self._gaps = tuple(gaps)
+        self._gaps = owned.gaps
         self._clock = clock
         self._away_until = 0.0
 

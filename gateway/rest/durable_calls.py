@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from engines.api import Kept
 from gateway.durable.ending import unpack_ending
 from gateway.durable.going_on import LoggedCall
-from gateway.durable.journal import ENDED_S, Entry, JournalAway, name_of, read_whole
+from gateway.durable.journal import ENDED_S, Entry, JournalAway, Owned, name_of, read_whole
 from gateway.durable.responses import Durable, away
 from gateway.durable.streams import DurableStream, Unread
 from gateway.durable.token_log import TokenLog, read_log
@@ -43,7 +43,8 @@ class DurableCalls:
                 f" {len(record.body)}.",
                 code="request_too_large",
             )
-        writer = Writer(self._journal, name_of(record.salt, stem), record.pack(), TokenLog())
+        owned = Owned(name_of(record.salt, stem), record.pack())
+        writer = Writer(self._journal, owned, TokenLog())
         try:
             await writer.enter()
         except JournalAway as error:
@@ -100,7 +101,8 @@ class DurableCalls:
         requests = tuple(replace(each, kept=Kept(b"")) for each in job.requests)
         first = replace(requests[0], kept=Kept(record.pack()))
         job = placed(replace(job, requests=(first, *requests[1:])), after)
-        writer = Writer(self._journal, name, entry.record, log, fence=entry.fence, gaps=entry.gaps)
+        owned = Owned(name, entry.record, entry.fence, entry.gaps)
+        writer = Writer(self._journal, owned, log)
         failed = unpack_ending(entry.ending).error if entry.ending else None
         logged = LoggedCall(told, writer.fence, writer.gap, failed)
         job = writer.logged(job)

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from engines.api import GenerationRequest, RequestId, Sampling, TokenEvent
-from gateway.durable.journal import Fenced, name_of, read_whole
+from gateway.durable.journal import Fenced, Owned, name_of, read_whole
 from gateway.durable.token_log import TokenLog, read_log
 from gateway.durable.written import Writer
 from tests.support.memory_journal import MemoryJournal
@@ -40,7 +40,7 @@ class Owner:
         self.tokens = list(known)
         self.told = list(known)  # what its readers have
         self.writer = machine.writer_of(
-            machine.journal, NAME, b"record", self.log, fence=fence, clock=lambda: machine.now
+            machine.journal, Owned(NAME, b"record", fence), self.log, clock=lambda: machine.now
         )
         if known:
             self.log.add(0, TokenEvent(0, list(known), 0))  # told again to a new renderer
