@@ -14,8 +14,8 @@ from tests.support.kept_machine import KeptMachine
 _real = {
     (owner, name): getattr(owner, name)
     for owner, name in [
-        (Run, "tell_again"), (Runs, "attach"), (Runs, "submit"), (Runs, "cancel"), (Runs, "leave"),
-        (Runs, "_forget"), (Session, "put"),
+        (Run, "tell_again"), (Run, "knows"), (Runs, "attach"), (Runs, "submit"), (Runs, "cancel"),
+        (Runs, "leave"), (Runs, "_forget"), (Session, "put"),
     ]
 }  # fmt: skip
 
@@ -55,6 +55,14 @@ def _a_refused_attempt_counts(runs, name, attempt, positions, listener, handle):
 
 def _the_future_is_known(run, positions):
     return len(positions) == len(run._begins)
+
+
+def _what_ended_elsewhere_is_said_to_be_told(run, positions):
+    positions = [
+        1 if log is None else position
+        for log, position in zip(run.request.logs, positions, strict=False)
+    ]
+    return len(positions) == len(run._begins) and _real[Run, "knows"](run, positions)
 
 
 def _all_is_told_again(run, positions, listener, handle):
@@ -149,6 +157,7 @@ MUTANTS = {
     "an equal attempt is let in": (Runs, "attach", _equal_attempts_are_let_in),
     "a refused attempt counts": (Runs, "attach", _a_refused_attempt_counts),
     "any position is believed": (Run, "knows", _the_future_is_known),
+    "what ended elsewhere is nobody's": (Run, "knows", _what_ended_elsewhere_is_said_to_be_told),
     "all is told again": (Run, "tell_again", _all_is_told_again),
     "a finish is not told again": (Run, "tell_again", _a_finish_is_not_told_again),
     "logprobs are told in another order": (Run, "tell_again", _logprobs_change_places),

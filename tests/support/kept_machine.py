@@ -92,8 +92,8 @@ class KeptMachine(RuleBasedStateMachine):
     def submit(self, at, name, attempt, logs, logprobs, then):
         """`then` comes in the same frame, as from a client that leaves at once."""
         line, seed = self.lines[at], NAMES.index(name)
-        if attempt is not None or not any(log is not None for log in logs):
-            logs = [log or 0 for log in logs]  # what ended elsewhere cannot be told again
+        if all(log is None for log in logs):
+            logs = [0 for _ in logs]
         emitted = tuple(
             None if log is None else tuple(token(seed, choice, place) for place in range(log))
             for choice, log in enumerate(logs)

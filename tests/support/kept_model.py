@@ -84,7 +84,7 @@ class Ear:
             return
         stream = self.run.stream
         for choice, given in enumerate(stream.given):
-            if choice in self.unwanted:
+            if choice in self.unwanted or stream.request.logs[choice] is None:
                 continue
             if choice in stream.finished:
                 assert choice in self.ended, "a finish that nobody told"
@@ -142,9 +142,13 @@ class Model:
         run = self.kept.get(name)
         if run is None or len(positions) != len(run.begins):
             return "RequestUnknown"
-        bounds = zip(run.begins, positions, run.stream.given, strict=True)
-        if not all(begin <= place <= given for begin, place, given in bounds):
-            return "RequestUnknown"
+        logs = run.stream.request.logs
+        for log, begin, place, given in zip(
+            logs, run.begins, positions, run.stream.given, strict=True
+        ):
+            # Of what had ended elsewhere nothing can be told: whoever comes has heard of it.
+            if not (place > 0 if log is None else begin <= place <= given):
+                return "RequestUnknown"
         if attempt and attempt <= run.attempt:
             return "RequestTaken"
         return None
