@@ -155,6 +155,7 @@ class WrittenFrames:
         self.call = call
         self.writer = writer
         self._held: list[bytes] = []  # not written down yet
+        self._writing: list[bytes] = []  # of what is being written
         self._told = b""  # for the reader to take
         self._read = True
         self._last = False
@@ -181,7 +182,8 @@ class WrittenFrames:
 
     def take(self) -> bytes:
         """What is held back: for who ends the call before."""
-        told, held, self._told, self._held = self._told, self._held, b"", []
+        told, held = self._told, [*self._writing, *self._held]
+        self._told, self._writing, self._held = b"", [], []
         return told + b"".join(held)
 
     async def unread(self) -> None:
@@ -220,10 +222,12 @@ class WrittenFrames:
             over = False
             while not over:
                 over = await self._gather(reading)
+                # What is read while this is written has tokens that are not.
+                self._writing, self._held = self._held, []
                 await self.writer.write()
                 if self._read:
-                    self._told += b"".join(self._held)
-                self._held = []
+                    self._told += b"".join(self._writing)
+                self._writing = []
                 self._last = over and reading.exception() is None
                 self._room.set()
                 self._ready.set()
