@@ -1,6 +1,6 @@
 """Conversations below shared system prompts, over `penstock serve`: what routing by prefix gains.
 
-    python -m benchmarks.multi_turn [--repeats 3] [--conversations 40] [--policies prefix ...]
+    python -m benchmarks.multi_turn [--repeats 3] [--conversations 32] [--policies prefix ...]
 
 The torch engine with the bundled model. Each of TENANTS has an API key and a system prompt of about
 480 tokens, which all of its conversations begin with; there are more conversations of some than of
@@ -148,13 +148,10 @@ def server(policy: str) -> Iterator[str]:
     flags += [f"--api-key=sk-tenant-{tenant}" for tenant in range(len(TENANTS))]
     with served(*flags) as made:
         deadline = time.monotonic() + 60
-        while (now := counted(made.base_url))["penstock_replicas_up"] < workers:
+        while (held := counted(made.base_url)["penstock_kv_blocks_total"]) != BLOCKS * WORKERS:
             if time.monotonic() > deadline:
-                raise TimeoutError("the workers did not come up")
+                raise TimeoutError(f"the workers have {held:.0f} blocks of {BLOCKS * WORKERS}")
             time.sleep(0.1)
-        held = now["penstock_kv_blocks_total"]
-        if held != BLOCKS * WORKERS:
-            raise RuntimeError(f"{held:.0f} blocks instead of {BLOCKS * WORKERS}")
         yield made.base_url
 
 
@@ -190,7 +187,7 @@ def run(policy: str, conversations: int) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--conversations", type=int, default=40)
+    parser.add_argument("--conversations", type=int, default=32)
     parser.add_argument("--policies", nargs="+", default=POLICIES)
     options = parser.parse_args()
     runs: dict[str, list[Figures]] = {policy: [] for policy in options.policies}
