@@ -27,9 +27,11 @@ class Progress:
         self._waived: set[int] = set()  # ended by the reader: an event may cross that on its way
         self._cached: dict[int, int] = {}  # by choice, as told first
         sampling = request.sampling
-        self._scored = not (sampling.logprobs is None and sampling.prompt_logprobs is None)
-        may_need = request.kept is not None and (self._scored or request.n > 1)
-        self._said: dict[int, TokenEvent] | None = {} if may_need else None
+        scored = not (sampling.logprobs is None and sampling.prompt_logprobs is None)
+        # Scores of what came before this reader are not known to it: then none are.
+        self._keeps = request.kept is not None and not (scored and request.emitted)
+        self._scored = self._keeps and scored
+        self._said: dict[int, TokenEvent] = {}  # what the logs of `rest` do not say, from the start
         self._scores = 0  # in it
 
     @property
@@ -40,7 +42,8 @@ class Progress:
     def waive(self, choice: int) -> None:
         """The reader wants no more of a choice."""
         self._waived.add(choice)
-        self._logs.pop(choice, None)
+        if choice in self._logs:
+            self._close(choice, None)
 
     def close(self) -> None:
         """The reader wants nothing more."""
@@ -57,33 +60,30 @@ class Progress:
         if problem := self._problem(event, log):
             raise Lied(problem)
         log += event.tokens
-        self._remember(event)
+        if self._scored:
+            self._remember(event)
         if event.choice in self._cached:
             event.prompt_logprobs = None  # told by the first replica
         event.cached = self._cached.setdefault(event.choice, event.cached)
         if event.finish is not None:
-            del self._logs[event.choice]
+            self._close(event.choice, event.finish)
         return event
 
     def ends(self) -> list[TokenEvent]:
         """The ends that a replica died before telling: the last token says them."""
         ended = {choice: end for choice, log in self._logs.items() if (end := self._end(log))}
-        for choice in ended:
-            del self._logs[choice]
-        events = [
-            TokenEvent(choice, [], self._cached.get(choice, 0), finish=end)
-            for choice, end in ended.items()
-        ]
-        for event in events:
-            self._remember(event)
+        events = []
+        for choice, end in ended.items():
+            event = TokenEvent(choice, [], self._cached.get(choice, 0), finish=end)
+            if self._scored:
+                self._remember(event)
+            self._close(choice, end)
+            events.append(event)
         return events
 
     def told(self) -> tuple[TokenEvent, ...]:
         """What whoever has `rest` cannot tell again from its logs; nothing where it is too much."""
-        if self._said is None or self._scores > _MOST_SCORES:
-            return ()
-        said = self._said.items()
-        return tuple(event for choice, event in said if self._scored or choice not in self._logs)
+        return tuple(self._said.values()) if self._scores <= _MOST_SCORES else ()
 
     def recall(self, told: Iterable[TokenEvent]) -> list[TokenEvent]:
         """The same, told to another reader: what lies behind its own logs. Raises Lied."""
@@ -110,10 +110,15 @@ class Progress:
         emitted = (tuple(logs[choice]) if choice in logs else None for choice in range(request.n))
         return replace(request, emitted=tuple(emitted))
 
+    def _close(self, choice: int, finish: Finish | None) -> None:
+        """Nothing more of a choice is owed."""
+        log = self._logs.pop(choice)
+        if self._keeps and not self._scored and self._logs:
+            cached = self._cached.get(choice, 0)
+            self._said[choice] = TokenEvent(choice, log, cached, finish=finish)
+
     def _remember(self, event: TokenEvent) -> None:
-        if self._said is None:
-            return
-        _, own = event.split(0)
+        _, own = event.split(0)  # with lists of its own: a reader may merge what it has
         scores = (*(own.logprobs or ()), *(own.prompt_logprobs or ()))
         self._scores += sum(1 + len(score.top) for score in scores)
         before = self._said.setdefault(event.choice, own)

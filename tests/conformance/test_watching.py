@@ -117,9 +117,9 @@ async def test_who_watches_what_is_cancelled_is_told_so():
         beside = await watch(replicas, asked())
         told = await heard(beside, 1)
         await holder.aclose()
-        gate.open()
         with pytest.raises(RequestUnknown, match="no more of it"):
             await rest(beside, told)
+        gate.open()
 
 
 async def test_too_many_who_watch_are_refused(monkeypatch):

@@ -82,6 +82,18 @@ def test_log_probabilities_go_with_a_request():
     assert Progress(replace(request, emitted=((3, 4, 5, 6),)), 500).recall((told,)) == []
 
 
+def test_who_began_in_the_middle_knows_no_scores_before():
+    """So it hands on none; what it knows of tokens, it does."""
+    first = Progress(replace(kept(logprobs=0), emitted=((3,), (4,))), 500)
+    first.take(scored(0, 5))
+    first.waive(0)
+    assert first.told() == ()
+    second = Progress(replace(kept(), emitted=((3,), (4,))), 500)
+    second.take(TokenEvent(0, [5], 1))
+    second.waive(0)
+    assert [event.tokens for event in second.told()] == [[3, 5]]
+
+
 def test_too_much_does_not_go_with_a_request(monkeypatch):
     """It can then not be told again; the request itself goes on."""
     monkeypatch.setattr(progress, "_MOST_SCORES", 3)
