@@ -148,6 +148,21 @@ class TieredMachine(SchedulerMachine):
         for name, content in [*tiers._contents.items(), *self.disk.items()]:
             assert content.view(np.uint64).tolist() == self._slots(self.tokens[name])
 
+    @invariant()
+    def sequences_know_their_names(self):
+        """What is looked up in a tier are the names of the very tokens, under the very salts."""
+        if not hasattr(self, "scheduler"):
+            return
+        size = self.limits.block_size
+        for each in (*self.scheduler._running, *self.scheduler.waiting):
+            request, own = each.request, each.request.cache_salt
+            prompt, turn = request.prompt[: len(each.names) * size], None
+            root = own
+            if request.shared is not None and request.shared.tokens >= size:
+                root, turn = b"group", Turn(request.shared.tokens // size, own)
+            names = prompt_names(root, prompt, size, turn)
+            assert each.names[: len(names)] == names
+
     def _slots(self, tokens):
         """The fingerprints of the last block of a history."""
         slots, before = [], 0
