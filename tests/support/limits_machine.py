@@ -96,8 +96,9 @@ class InRedis:
         await self._client.function_load(source, replace=True)
         await self._client.set(CLOCK, self.clock.now)
 
-    async def call(self, function, keys, args, *, purpose):
-        """As a link to Redis does, without its patience."""
+    async def call(self, function, keys, args, *, purpose, hurried=False):
+        """As a link to Redis does, but that it waits for each answer, hurried or not."""
+        del hurried
         assert purpose is Purpose.LIMITS
         return await self._client.fcall(function, len(keys), *keys, *args)
 
