@@ -264,6 +264,21 @@ async def deleted(store, name):
         return False
 
 
+def test_one_that_is_deleted_while_it_is_sent_does_not_come_back(redis):
+    """Who deletes waits for what is under way."""
+
+    async def scenario(one, _):
+        putting = asyncio.create_task(one.put(kept("a")))
+        while not one._link.counts.commands["responses"]:  # noqa: ASYNC110 - its note is under way
+            await asyncio.sleep(0)
+        assert await one.delete(Key(b"", "a"))
+        await putting
+        assert not there(redis, "a")
+        assert not await has(one, "a")
+
+    over(redis, scenario)
+
+
 def test_a_full_redis_gets_it_when_it_has_room(redis):
     """Until then it is here, and nobody is told that it is not there."""
 
@@ -378,9 +393,13 @@ def test_what_has_expired_is_counted_no_more(redis):
 
     async def scenario(one, _):
         await one.put(kept("a"))
-        await comes(lambda: asyncio.to_thread(lambda: not there(redis, "a")))
         await one.put(kept("b"))
-        assert counted(redis) == (1, kept().size)
+
+        async def only_one_is_used():
+            return await has(one, "b") and counted(redis) == (1, kept().size)
+
+        await comes(only_one_is_used)
+        assert there(redis, *"ab") == ["b"]
         await comes(lambda: asyncio.to_thread(lambda: redis.cli("EXISTS", USED, SIZES) == "0"))
 
     over(redis, scenario, ttl_s=0.3)
