@@ -19,6 +19,7 @@ from tests.support.command import ROOT, clean_environment
 from tests.support.redis_server import (
     RedisServer,
     cluster,
+    free_port,
     needs_redis,
     redis_server,
     sentinel_trio,
@@ -83,7 +84,7 @@ def test_tls_is_checked(tmp_path):
         tmp_path / "redis", f"tls-cert-file {certificate}", f"tls-key-file {key}",
         f"tls-ca-cert-file {authority.certificate}", "tls-auth-clients no",
     )  # fmt: skip
-    tls_port = server.port + 1
+    tls_port = free_port()
     server.options += (f"tls-port {tls_port}",)
     try:
         server.start()
