@@ -118,7 +118,7 @@ def measured(
         over.told(number, "penstock_redis_breaker_openings_total") for number in range(2)
     )
     print(f"{name:24s} {told}  (silences so far {silences:g}, breaker {openings:g})", flush=True)
-    for words in race.failed[:5]:
+    for words in (*race.failed[:3], *(over.complaints()[-3:] if race.failed else ())):
         print(f"    {words}")
     return race
 

@@ -164,10 +164,10 @@ def failover(trio: SentinelTrio) -> dict[str, Fault]:
 
     def kill() -> None:
         pair[0].kill()
+        pair.reverse()
 
     def come_back() -> None:
-        pair[0].start()
-        pair.reverse()
+        pair[1].start()
         wait_for(lambda: "role:master" in pair[0].cli("INFO", "replication"), "a new master")
         wait_for(lambda: "master_link_status:up" in pair[1].cli("INFO", "replication"), "a replica")
 
@@ -271,19 +271,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="these faults, and `none`")
     given = parser.parse_args()
     print(f"seed {given.seed}, {given.rounds} rounds, windows of {WINDOW_S:.0f} s")
-    seen: dict[str, Seen] = {}
     for place in (alone, watched):
         with place() as (over, faults):
             chosen = {n: f for n, f in faults.items() if given.only is None or n in given.only}
             if chosen:
                 seed = random.Random(given.seed)
-                seen |= asyncio.run(run(over, chosen, given.rounds, seed))
-    for number, (name, each) in enumerate(seen.items()):
-        row = each.row()
-        if not number:
-            print(f"{'':16s}" + "".join(f"{title:>12s}" for title in row))
-        print(f"{name:16s}" + "".join(f"{value:12.4g}" for value in row.values()))
-        for words in each.failed[:5]:
+                tell(asyncio.run(run(over, chosen, given.rounds, seed)))
+
+
+def tell(seen: Mapping[str, Seen]) -> None:
+    """The table, and what failed."""
+    rows = {name: each.row() for name, each in seen.items()}
+    print(f"{'':16s}" + "".join(f"{title:>12s}" for title in next(iter(rows.values()))))
+    for name, row in rows.items():
+        print(f"{name:16s}" + "".join(f"{value:12.4g}" for value in row.values()), flush=True)
+        for words in seen[name].failed[:5]:
             print(f"    {words}")
 
 

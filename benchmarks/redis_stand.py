@@ -30,6 +30,7 @@ _START_S = 60.0
 class Stand:
     """The processes, and where the gateways listen."""
 
+    folder: Path
     ports: tuple[int, ...]
     processes: tuple["subprocess.Popen[bytes]", ...]
 
@@ -40,6 +41,11 @@ class Stand:
     def alive(self) -> bool:
         """Whether none of them has ended: nothing starts one anew."""
         return all(process.poll() is None for process in self.processes)
+
+    def complaints(self) -> list[str]:
+        """What they logged as errors."""
+        lines = [line for log in self.folder.glob("*-*") for line in log.open(errors="replace")]
+        return [line for line in lines if '"level": "error"' in line]
 
     def told(self, number: int, name: str) -> float:
         """The sum of a metric of a gateway over its labels; -1 while it does not answer."""
@@ -85,7 +91,7 @@ def stand(folder: Path, redis_url: str) -> Iterator[Stand]:
             )
             for port in ports
         ]  # fmt: skip
-        made = Stand(ports, (*workers, *gateways))
+        made = Stand(folder, ports, (*workers, *gateways))
         wait_for(lambda: all(_ready(port) for port in ports) and made.up(), "all are up", _START_S)
         yield made
 

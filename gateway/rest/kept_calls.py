@@ -23,6 +23,7 @@ from gateway.kept_stream import (
     stem_of,
 )
 from gateway.lifecycle import Lifecycle
+from gateway.lookups import Lookups
 from gateway.replies import json_response
 from gateway.rest import durability
 from gateway.rest.calls import CallRunner, Lower, answer, new_context, notes
@@ -65,6 +66,10 @@ class KeptCalls:
         self._calls = calls
         self._claims = claims
         self._durable = durable
+        # Duplicates come in crowds.
+        self._lookups = Lookups[tuple[str, Route, bytes], Resumable](
+            lambda call: find_soon(lifecycle, *call)
+        )
 
     async def run(self, request: Request, lower: Lower, route: Route) -> Response:
         """Every refusal happens in here, before the first byte of an answer."""
@@ -203,7 +208,7 @@ class KeptCalls:
     async def _found(self, standing: Claim, record: CallRecord) -> Resumable | None:
         """Its call, if it is there; a worker that does not answer at once has not said no."""
         try:
-            return await find_soon(self._lifecycle, standing.call, record.route, record.salt)
+            return await self._lookups.find((standing.call, record.route, record.salt))
         except NotFound:
             return None
 
