@@ -9,6 +9,7 @@ from typing import Protocol
 from openai_compat.errors import RateLimited
 
 MINUTE_S = 60.0
+ROUNDING = 1e-6  # tokens
 _NEXT_END_S = 1.0  # when the next call of a key ends nobody knows: soon
 
 
@@ -63,7 +64,8 @@ class Grant:
     def unused(self, used: int, now: float) -> float:
         """Tokens to give back at the end of a call that used so many."""
         refilling = (self.refilled_at - now) * self.quota.tokens_per_minute / MINUTE_S
-        return max(0.0, min(self.tokens - used, refilling))
+        # A little more than it is, so that what is owed comes to nothing and not to a rounding.
+        return max(0.0, min(self.tokens - used, refilling + ROUNDING))
 
 
 @dataclass(frozen=True, slots=True)
