@@ -171,7 +171,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @initialize(per_minute=st.sampled_from([0, 6, 12, 60]), most=st.sampled_from([0, 1, 2, 3]))
     def build(self, per_minute, most):
-        # Rates whose tokens take whole seconds: what a rounding decides is no claim of this machine.
+        # Of rates whose tokens take whole seconds: what a rounding decides is not told here.
         self.quota = Quota(per_minute, most)
         self.world = self.open_world()
         self.accounts = {tenant: Account({}) for tenant in TENANTS}
