@@ -10,7 +10,7 @@ of any call; what they told is written down when it is back.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -77,6 +77,7 @@ class Writer:
         self._record = owned.record
         self._written = len(log.chunks)
         self._gaps = owned.gaps
+        self._noted = True  # whether the journal has these
         self._clock = clock
         self._away_until = 0.0
 
@@ -86,62 +87,71 @@ class Writer:
 
     async def enter(self) -> None:
         """Enter the call. Raises JournalError."""
+        self._written, self._noted = 0, not self._gaps
         await self._journal.begin(self.name, self._record, self.fence)
-        if self._gaps:
-            await self._journal.note_gaps(self.name, self.fence, self._gaps)
 
     async def gap(self) -> None:
-        """Note that it goes on from the log alone. Raises JournalError."""
+        """Note that it goes on from the log alone, before any more is written. Raises Fenced."""
         self._gaps += (self.log.length,)
-        await self._journal.note_gaps(self.name, self.fence, self._gaps)
+        self._noted = False
+        await self.write()
 
     async def write(self) -> bool:
         """Write what is not written; False while the journal is away. Raises Fenced."""
         self.log.cut()
-        if self._clock() < self._away_until:
-            return False
         try:
-            await self._append()
+            await self._try(self._append)
         except JournalAway:
-            self._away_until = self._clock() + _AGAIN_S
             return False
         return True
 
     async def settle(self, ending: bytes) -> None:
         """Write the rest and how it ended; waits while the journal is away. Raises Fenced."""
-        while not await self._settled(ending):  # noqa: ASYNC110 - it is waited for in Redis
-            await asyncio.sleep(_AGAIN_S)
+        while True:
+            try:
+                return await self.end(ending)
+            except JournalAway:
+                await asyncio.sleep(_AGAIN_S)
 
     async def end(self, ending: bytes, keep_s: float = ENDED_S) -> None:
-        """Write the rest and how it ended, once. Raises JournalError."""
-        if not await self.write():
-            raise JournalAway("not all of the call is written")
-        await self._journal.end(self.name, self.fence, ending, keep_s)
+        """Write the rest and how it ended, once. Raises Fenced, JournalAway."""
+
+        async def write_all() -> None:
+            await self._append()
+            await self._journal.end(self.name, self.fence, ending, keep_s)
+
+        self.log.cut()
+        await self._try(write_all)
 
     async def forget(self) -> None:
         """Take the call out of the journal, if it is there to be asked."""
         with suppress(JournalAway):
             await self._journal.forget(self.name)
 
-    async def _settled(self, ending: bytes) -> bool:
+    async def _try(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write, also where the journal has lost the call. Raises Fenced, JournalAway."""
+        if self._clock() < self._away_until:
+            raise JournalAway("it was away a moment ago")
         try:
-            await self.end(ending)
-        except (JournalAway, Lost):
-            return False  # what is lost is entered again by the next write
-        return True
+            try:
+                await write()
+            except Lost:
+                _log.warning("a durable call was lost by the journal, and is written once more")
+                await self.enter()
+                await write()
+        except (JournalAway, Lost) as error:
+            self._away_until = self._clock() + _AGAIN_S
+            raise JournalAway("not all of the call is written") from error
 
     async def _append(self) -> None:
+        if not self._noted:
+            await self._journal.note_gaps(self.name, self.fence, self._gaps)
+            self._noted = True
         chunks = self.log.chunks
-        try:
-            while self._written < len(chunks):
-                some = chunks[self._written : self._written + _AT_ONCE]
-                await self._journal.append(self.name, self.fence, self._written, some)
-                self._written += len(some)
-        except Lost:
-            _log.warning("a durable call was lost by the journal, and is written once more")
-            self._written = 0
-            await self.enter()
-            await self._append()
+        while self._written < len(chunks):
+            some = chunks[self._written : self._written + _AT_ONCE]
+            await self._journal.append(self.name, self.fence, self._written, some)
+            self._written += len(some)
 
 
 class WrittenFrames:
