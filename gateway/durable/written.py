@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from engines.api import TokenEvent
 from gateway.dispatch import Call
-from gateway.durable.journal import ENDED_S, Journal, JournalAway, Lost, Owned
+from gateway.durable.journal import ENDED_S, Fenced, Journal, JournalAway, Lost, Owned
 from gateway.durable.token_log import TokenLog
 from openai_compat.errors import ErrorReply
 from openai_compat.job import Job, Rendered, Renderer, Usage
@@ -207,8 +207,17 @@ class WrittenFrames:
         """Whether all of it is written, or no more of it can be."""
         return self._pump is not None and self._pump.done()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why no more of it can be written, once it is over; none: all of it is."""
+        if self._pump is None or not self._pump.done() or self._pump.cancelled():
+            return None
+        return self._pump.exception()
+
     def fail(self, error: ErrorReply) -> bytes:
-        return self.take() + self.call.fail(error)
+        """What was held back is told only by who may write it: others may tell it otherwise."""
+        held = b"" if isinstance(self.failure, Fenced) else self.take()
+        return held + self.call.fail(error)
 
     async def stop(self) -> None:
         """Read no more of the call. Idempotent."""
@@ -217,8 +226,10 @@ class WrittenFrames:
             await asyncio.wait({self._pump})
 
     async def aclose(self) -> None:
-        await self.stop()
-        await self.call.aclose()
+        try:
+            await self.stop()
+        finally:
+            await self.call.aclose()
 
     def _begin(self) -> "asyncio.Task[None]":
         if self._pump is None:
@@ -228,6 +239,7 @@ class WrittenFrames:
     async def _write(self) -> None:
         """Read, gather, write down, tell."""
         reading = asyncio.create_task(self._read_on())
+        reading.add_done_callback(lambda _: self._news.set())
         try:
             over = False
             while not over:
@@ -271,8 +283,7 @@ class WrittenFrames:
             if log.tokens >= GATHER_TOKENS or 0 < deadline <= now:
                 return False
             self._news.clear()
-            news = asyncio.ensure_future(self._news.wait())
-            left = deadline - now if deadline else None
-            await asyncio.wait({news, reading}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            news.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline - now if deadline else None):
+                    await self._news.wait()
         return True
