@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
-from engines.errors import RequestTaken
+from engines.errors import EngineUnavailable, RequestTaken
 from gateway.durable.ending import pack_ending
-from gateway.durable.journal import DELIVERED_S, ENDED_S, Fenced, JournalAway, Lost
+from gateway.durable.journal import DELIVERED_S, Fenced, JournalAway
 from gateway.durable.written import WrittenFrames
 from gateway.lifecycle import Lifecycle
 from gateway.replies import reply_for
@@ -20,7 +20,8 @@ class DurableStream:
     """A stream with a reader. Implements `sse.Source`.
 
     Read to its end, it is soon forgotten. When its reader goes it goes on unread, for who comes
-    back to; where somebody has come back elsewhere, its reader here is told so.
+    back to; where somebody has come back elsewhere, its reader here is told so. One that this
+    gateway cannot go on with, since it ends, is cut: whoever comes back gets the rest.
     """
 
     def __init__(
@@ -29,7 +30,6 @@ class DurableStream:
         self._frames = frames
         self._go_on_unread = go_on_unread
         self._delivered = False
-        self._failed: ErrorReply | None = None
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -41,17 +41,22 @@ class DurableStream:
             raise RequestTaken("somebody else goes on with this stream") from fenced
 
     def fail(self, error: ErrorReply) -> bytes:
-        self._failed = error
+        if isinstance(self._frames.failure, EngineUnavailable):
+            return b""
         return self._frames.fail(error)
 
     async def aclose(self) -> None:
         if self._delivered:
             await self._frames.aclose()
-            await _settle(self._frames, None, DELIVERED_S)
+            with suppress(Fenced, JournalAway):
+                await self._frames.writer.end(_COMPLETED, DELIVERED_S)
         elif not self._frames.over:
             self._go_on_unread(self._frames)
         else:
-            await _close(self._frames, self._failed)
+            ending = await _closed(self._frames)
+            with suppress(Fenced, JournalAway):
+                if ending is not None:
+                    await self._frames.writer.end(ending)
 
 
 class Unread:
@@ -74,33 +79,38 @@ class Unread:
         await asyncio.gather(*self._going, return_exceptions=True)
 
     async def _go_on(self, frames: WrittenFrames) -> None:
-        reading = asyncio.create_task(frames.unread())
+        going = asyncio.create_task(_read_to_its_end(frames))
         ending = asyncio.create_task(self._lifecycle.ending())
         try:
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-            failure = reading.exception() if reading.done() else Fenced("left")
+            await asyncio.wait({going, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ending.cancel()
-            reading.cancel()
-            await asyncio.gather(reading, ending, return_exceptions=True)
-            frames.call.outlives_reader = True  # where it was cancelled; else nothing is left of it
+            going.cancel()
+            await asyncio.gather(going, ending, return_exceptions=True)
+            frames.call.outlives_reader = True  # where it was cut short; else nothing is left of it
             await frames.aclose()
-        if not isinstance(failure, Fenced | RequestTaken):
-            await _settle(frames, None if failure is None else reply_for(failure))
 
 
-async def _close(frames: WrittenFrames, failed: ErrorReply | None) -> None:
-    """Close a stream that was read to an end: somebody else has it, it failed, or was cut there."""
-    taken = failed is not None and failed.code == "stream_taken"
-    frames.call.outlives_reader = taken
+async def _read_to_its_end(frames: WrittenFrames) -> None:
+    with suppress(Exception):  # told by `failure`
+        await frames.unread()
+    ending = await _closed(frames)
+    if ending is not None:
+        with suppress(Fenced):
+            await frames.writer.settle(ending)
+
+
+async def _closed(frames: WrittenFrames) -> bytes | None:
+    """Close a stream that is over, and how it has ended; None where it may be gone on with.
+
+    That is where somebody else has it, and where it was the engine that failed it: nobody needs to
+    be told of that who comes back when there is another.
+    """
+    failure = frames.failure
+    reply = None if failure is None else reply_for(failure)
+    left = isinstance(failure, Fenced | RequestTaken)
+    frames.call.outlives_reader = left
     await frames.aclose()
-    if not taken:
-        await _settle(frames, failed)
-
-
-async def _settle(
-    frames: WrittenFrames, failed: ErrorReply | None, keep_s: float = ENDED_S
-) -> None:
-    ending = _COMPLETED if failed is None else pack_ending(Status.FAILED, failed)
-    with suppress(Fenced, Lost, JournalAway):
-        await frames.writer.end(ending, keep_s)
+    if left or (reply is not None and reply.retryable):
+        return None
+    return _COMPLETED if reply is None else pack_ending(Status.FAILED, reply)
