@@ -61,7 +61,8 @@ class RedisJournal:
 
     async def _call(self, verb: str, name: Name, *args: Word) -> Any:
         keys = (f"penstock:{{{name}}}:call", f"penstock:{{{name}}}:log")
-        return await _asked(self._functions, f"penstock_journal_{verb}", keys, args)
+        function = f"penstock_journal_{verb}"
+        return await _asked(self._functions, function, keys, args, Purpose.RECORDS)
 
 
 class RedisLeases:
@@ -89,14 +90,15 @@ class RedisLeases:
         await self._call("wish", name, _ms(LIVE_S))
 
     async def _call(self, verb: str, *args: Word) -> Any:
-        return await _asked(self._functions, f"penstock_runs_{verb}", _RUNS, args)
+        function = f"penstock_runs_{verb}"
+        return await _asked(self._functions, function, _RUNS, args, Purpose.REGISTRY)
 
 
 async def _asked(
-    functions: Functions, function: str, keys: Sequence[str], args: Sequence[Word]
+    functions: Functions, function: str, keys: Sequence[str], args: Sequence[Word], purpose: Purpose
 ) -> Any:
     try:
-        return await functions.call(function, keys, args, purpose=Purpose.RECORDS)
+        return await functions.call(function, keys, args, purpose=purpose)
     except RedisUnusable as error:
         raise JournalAway("Redis keeps no records now") from error
 
