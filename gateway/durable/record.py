@@ -24,7 +24,8 @@ class RunRecord:
         head = {
             "version": _VERSION, "stem": self.stem, "now": self.now, "seed": self.seed,
             "salt": caller.salt.hex(), "tenant": caller.tenant.hex(), "key": caller.name,
-            "weight": caller.weight, "shown_bytes": len(self.shown),
+            "weight": caller.weight, "group": caller.group_salt.hex(),
+            "shown_bytes": len(self.shown),
         }  # fmt: skip
         return json.dumps(head).encode() + b"\n" + self.shown + self.body
 
@@ -41,6 +42,7 @@ def unpack_record(packed: bytes) -> RunRecord:
             bytes.fromhex(told["tenant"]),
             str(told["key"]),
             float(told["weight"]),
+            group_salt=bytes.fromhex(told["group"]),
         )
         shown = int(told["shown_bytes"])
         return RunRecord(

@@ -78,6 +78,7 @@ def relowering(calls: CallRunner, recollection: Recollection) -> Relower:
             cache_salt=caller.salt,
             tenant=caller.tenant,
             weight=caller.weight,
+            group_salt=caller.group_salt,
         )
         exchange = Exchange(f"req-{record.stem}", "POST", 0.0, caller=caller)
         recall = partial(_recall, recollection, caller.salt, partial(_lower, keeps=True))
