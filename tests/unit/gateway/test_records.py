@@ -7,7 +7,7 @@ from gateway.durable.record import RunRecord, unpack_record
 
 
 def test_a_record_is_read_as_it_was_written():
-    """The salts, the tenant and the name of the key; never the key, and no quota to charge again."""
+    """Salts, tenant and name of the key; never the key, and no quota to charge again."""
     caller = Caller(b"salt", b"tenant", "key one", 2.5, group_salt=b"group")
     record = RunRecord("stem", 1700000000, 2**62, caller, b'{"id": 1}\n', b'{"input": "a\\nb"}')
     assert unpack_record(record.pack()) == record
