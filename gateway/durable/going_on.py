@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from engines.api import GenerationRequest, Kept, TokenEvent
-from engines.errors import EngineUnavailable, RequestUnknown
+from engines.errors import EngineUnavailable, InvalidRequest, RequestUnknown
 from engines.replicas import MigratingStream, ReplicaSet, find
 from gateway.durable.resumed import ResumedStream
 from openai_compat.errors import ApiError, ErrorReply
 
 _FIRST_WORD_S = 0.25  # for a worker to say that it does not have it
-_WAIT_S = 30.0  # for a worker to be there
+_WAIT_S = 30.0  # for a worker to be there, or to say what it has
 _LOOK_S = 0.2
 _ATTEMPTS = 1000  # of one owner: more than a stream may move
 
@@ -34,6 +34,7 @@ class LoggedCall:
         self._fence = fence
         self._on_alone = on_alone
         self._failed = failed
+        self._alone = False
 
     async def attach(
         self, engine: ReplicaSet, requests: tuple[GenerationRequest, ...], *, watch: bool
@@ -51,22 +52,35 @@ class LoggedCall:
         ]
 
     async def _go_on(self, engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream:
-        """Raises EngineError, and how it has failed."""
+        """Raises EngineError, and how it has failed.
+
+        A worker that does not say whether it has the rest may have it, and nobody goes on beside a
+        stream of this process that has not noticed yet that it is another's: both are waited for.
+        """
         if self._failed is not None:
             raise ApiError(self._failed)
-        if (stream := await _attached(engine, rest)) is not None:
-            return stream
-        await self._on_alone()
-        context = b"" if rest.kept is None else rest.kept.context
-        anew = replace(rest, kept=Kept(context, self._fence * _ATTEMPTS))
         deadline = time.monotonic() + _WAIT_S
         while True:
             try:
-                return engine.generate(anew)
-            except EngineUnavailable:
-                if time.monotonic() > deadline:
+                return await self._opened(engine, rest)
+            except (EngineUnavailable, InvalidRequest) as error:
+                if not _passes(error) or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(_LOOK_S)
+
+    async def _opened(self, engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream:
+        if (stream := await _attached(engine, rest)) is not None:
+            return stream
+        if not self._alone:
+            await self._on_alone()
+            self._alone = True
+        context = b"" if rest.kept is None else rest.kept.context
+        return engine.generate(replace(rest, kept=Kept(context, self._fence * _ATTEMPTS)))
+
+
+def _passes(error: EngineUnavailable | InvalidRequest) -> bool:
+    """Whether it may be otherwise soon: no worker is there, or the id is open still."""
+    return isinstance(error, EngineUnavailable) or error.param == "id"
 
 
 async def _attached(engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream | None:
