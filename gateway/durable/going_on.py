@@ -3,16 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from engines.api import GenerationRequest, Kept, TokenEvent
+from engines.api import Found, GenerationRequest, Kept, TokenEvent
 from engines.errors import EngineUnavailable, InvalidRequest, RequestUnknown
 from engines.replicas import MigratingStream, ReplicaSet, find
 from gateway.durable.resumed import ResumedStream
 from openai_compat.errors import ApiError, ErrorReply
 
 _FIRST_WORD_S = 0.25  # for a worker to say that it does not have it
-_WAIT_S = 30.0  # for a worker to be there, or to say what it has
+_SAYS_WITHIN_S = 1.0  # for a worker that is slow to say what it has
+_WAIT_S = 30.0  # for one to be there
 _LOOK_S = 0.2
 _ATTEMPTS = 1000  # of one owner: more than a stream may move
 
@@ -54,8 +56,8 @@ class LoggedCall:
     async def _go_on(self, engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream:
         """Raises EngineError, and how it has failed.
 
-        A worker that does not say whether it has the rest may have it, and nobody goes on beside a
-        stream of this process that has not noticed yet that it is another's: both are waited for.
+        A stream of this process may not have noticed yet that it is another's: nobody goes on
+        beside it.
         """
         if self._failed is not None:
             raise ApiError(self._failed)
@@ -83,11 +85,19 @@ def _passes(error: EngineUnavailable | InvalidRequest) -> bool:
     return isinstance(error, EngineUnavailable) or error.param == "id"
 
 
+async def _found(engine: ReplicaSet, rest: GenerationRequest) -> Found | None:
+    """Which worker has it. Of one that hangs nobody waits for long: what it may have is fenced."""
+    deadline = time.monotonic() + _SAYS_WITHIN_S
+    while True:
+        with suppress(EngineUnavailable):
+            return await find(engine.engines, rest.id)
+        if time.monotonic() > deadline:
+            return None
+        await asyncio.sleep(_LOOK_S)
+
+
 async def _attached(engine: ReplicaSet, rest: GenerationRequest) -> MigratingStream | None:
-    try:
-        found = await find(engine.engines, rest.id)
-    except EngineUnavailable:  # a worker hangs: what it may have is fenced off
-        return None
+    found = await _found(engine, rest)
     if found is None:
         return None
     try:

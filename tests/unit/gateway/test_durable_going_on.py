@@ -130,14 +130,18 @@ def test_a_worker_that_has_less_is_not_gone_on_with():
 
 
 def test_a_worker_that_does_not_say_what_it_has_is_waited_for(monkeypatch):
-    """It may have the call: to fail it, or to compute it beside, would be wrong."""
+    """For a moment, as it may have the call; one that hangs holds nobody up."""
     monkeypatch.setattr(going_on, "_LOOK_S", 0.001)
+    monkeypatch.setattr(going_on, "_SAYS_WITHIN_S", 0.1)
 
     async def scenario(world):
         world.engine.kept[REQUEST.id] = Kept(b"record", 7)
         world.engine.silent = 3
         assert await world.read() == WHOLE
         assert world.alone == 0
+        world.engine.silent = 10**9
+        assert await world.read() == WHOLE
+        assert world.alone == 1
 
     run(scenario)
 
