@@ -185,7 +185,7 @@ class Responses:
 
     async def input_items(self, key: Key, page: Page) -> bytes:
         """A page of all that the response was given: what it continued, and its own input."""
-        stored = await self._found(key)
+        stored = await self._found(key, given=True)
         before: tuple[StoredResponse, ...] = ()
         if stored.previous is not None:
             before = await self._recollection.chain(Key(key.tenant, stored.previous))
@@ -196,10 +196,12 @@ class Responses:
         """End what still runs."""
         await self._runs.close()
 
-    async def _found(self, key: Key) -> StoredResponse:
+    async def _found(self, key: Key, *, given: bool = False) -> StoredResponse:
         stored = await self._store.get(key)
         if stored is None and self._written is not None:
-            stored = await self._written.found(key)
+            stored = await self._written.found(key, given=given)
+            if stored is None:  # it may have ended between these two looks
+                stored = await self._store.get(key)
         if stored is None:
             raise no_response()
         return stored

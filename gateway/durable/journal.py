@@ -18,6 +18,8 @@ LIVE_S = 86_400.0  # for which a call is kept that nobody goes on with
 ENDED_S = 600.0  # the same, of one that has ended
 DELIVERED_S = 60.0  # and was sent to its reader, who may have got less of it
 
+AT_ONCE = 5_000  # chunks of one reading
+
 _GAP = struct.Struct("<I")
 
 
@@ -67,8 +69,8 @@ class Journal(Protocol):
     async def append(self, name: Name, fence: int, at: int, chunks: Sequence[bytes]) -> None:
         """Add chunks to a log of `at`; again, it changes nothing. Raises Fenced, Lost."""
 
-    async def read(self, name: Name, at: int = 0) -> Entry | None:
-        """What is there, with the chunks from one on; None where there is nothing."""
+    async def read(self, name: Name, at: int = 0, most: int = AT_ONCE) -> Entry | None:
+        """What is there, with so many chunks from one on; None where there is nothing."""
 
     async def claim(self, name: Name, fence: int) -> bool:
         """Become the owner after the one of a fence, with the next one; else somebody has."""

@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+
+import msgspec
 
 from engines.api import Kept
 from gateway.durable.journal import Journal, JournalAway, Leases, Name, Owned, name_of
@@ -20,6 +23,7 @@ Relower = Callable[[RunRecord], Awaitable[ResponseJob]]
 _RETRY_S = 2.0
 _CANCELLED_WITHIN_S = 10.0  # more than it takes to see that its owner is gone, and to adopt it
 _LOOK_S = 0.05
+_MOST_UNWANTED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class WrittenResponses:
         self.journal = durable.journal
         self.relower = relower
         self.leases = durable.leases
+        self._unwanted: dict[Name, None] = {}  # oldest first
 
     async def enter(self, asked: ResponseJob, record: RunRecord) -> Writer:
         """Write a response down before it begins. Raises Unavailable."""
@@ -44,23 +49,40 @@ class WrittenResponses:
         writer = Writer(self.journal, Owned(name, record.pack()), TokenLog())
         try:
             await self.leases.renew([name])
+        except JournalAway as error:
+            raise away() from error
+        try:
             await writer.enter()
         except JournalAway as error:
+            self._want_no_more(name)  # it may be there all the same, and would be adopted
             raise away() from error
         return writer
 
     async def forget(self, name: Name) -> None:
-        """Keep nothing of a response, as far as that can be done now."""
-        try:
+        """Keep nothing of a response: now, or when the journal is back."""
+        self._want_no_more(name)
+        with suppress(JournalAway):
+            await self.forget_again()
+
+    async def forget_again(self) -> None:
+        """Forget what could not be forgotten before. Raises JournalAway."""
+        for name in list(self._unwanted):
             await self.journal.forget(name)
             await self.leases.done(name)
-        except JournalAway:
-            return  # it ends by itself
+            self._unwanted.pop(name, None)
 
-    async def found(self, key: Key) -> StoredResponse | None:
-        """A response as it was written down, while it lives. Raises Unavailable, ApiError."""
+    def _want_no_more(self, name: Name) -> None:
+        self._unwanted[name] = None
+        if len(self._unwanted) > _MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
+
+    async def found(self, key: Key, *, given: bool = False) -> StoredResponse | None:
+        """A response as it was written down, while it lives. Raises Unavailable, ApiError.
+
+        `given`: with its own input items, for which all must be there that it goes back to.
+        """
         try:
-            entry = await self.journal.read(name_of(key.tenant, key.id))
+            entry = await self.journal.read(name_of(key.tenant, key.id), most=1)
             record = None if entry is None else unpack_record(entry.record)
         except JournalAway as error:
             raise away() from error
@@ -69,12 +91,16 @@ class WrittenResponses:
         if entry is None or record is None or entry.ending:
             return None  # it was stored before its ending was written
         status = Status.IN_PROGRESS if entry.chunks else Status.QUEUED
-        asked = await self.relower(record)
-        delivery = asked.delivery
+        body = msgspec.json.decode(record.body)
         return StoredResponse(
-            key, status, shown_as(record.shown, status), asked.input, delivery.previous,
-            background=True, obfuscated=delivery.obfuscated,
-        )  # fmt: skip
+            key,
+            status,
+            shown_as(record.shown, status),
+            (await self.relower(record)).input if given else b"[]",
+            body.get("previous_response_id"),
+            background=True,
+            obfuscated=bool((body.get("stream_options") or {}).get("include_obfuscation")),
+        )
 
     async def cancel(self, key: Key) -> None:
         """Have its owner cancel a response; returns when it has ended, or after some seconds."""
@@ -83,8 +109,9 @@ class WrittenResponses:
         try:
             await self.leases.wish(name)
             while time.monotonic() < deadline:
-                entry = await self.journal.read(name)
+                entry = await self.journal.read(name, most=1)
                 if entry is None or entry.ending:
+                    await self.leases.done(name)  # its owner may not have seen the wish
                     return
                 await asyncio.sleep(_LOOK_S)
         except JournalAway as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.durable.journal import (
+    AT_ONCE,
     LIVE_S,
     Entry,
     Fenced,
@@ -19,7 +20,6 @@ from gateway.redis.link import Purpose, Word
 
 LEASE_S = 3.0
 FORGOTTEN_S = 300.0  # for which an owner that hangs may go on to believe that it has a call
-_MOST_CHUNKS = 10_000  # of one reading
 _MOST_DUE = 16
 _RUNS = ("penstock:{runs}:ends", "penstock:{runs}:wishes")
 
@@ -37,8 +37,8 @@ class RedisJournal:
     async def append(self, name: Name, fence: int, at: int, chunks: Sequence[bytes]) -> None:
         _check(await self._call("append", name, fence, _ms(LIVE_S), at, *chunks))
 
-    async def read(self, name: Name, at: int = 0) -> Entry | None:
-        told = await self._call("read", name, at, _MOST_CHUNKS)
+    async def read(self, name: Name, at: int = 0, most: int = AT_ONCE) -> Entry | None:
+        told = await self._call("read", name, at, most)
         if not told:
             return None
         fence, record, gaps, ending, chunks = told

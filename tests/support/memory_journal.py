@@ -1,6 +1,7 @@
 """The journal in memory, with the faults that one elsewhere can have."""
 
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from gateway.durable.journal import Entry, Fenced, JournalAway, Lost, Name
 
@@ -50,14 +51,14 @@ class MemoryJournal:
         self.entries[name] = replace(entry, chunks=[*entry.chunks, *chunks[have - at :]])
         self._answer()
 
-    async def read(self, name, at=0):
+    async def read(self, name, at=0, most=10_000):
         self._check_there()
         entry = self.entries.get(name)
         if entry is None:
             return None
         record = b"" if at else entry.record
         return replace(
-            entry, fence=self.fences[name], record=record, chunks=list(entry.chunks[at:])
+            entry, fence=self.fences[name], record=record, chunks=list(entry.chunks[at : at + most])
         )
 
     async def claim(self, name, fence):
@@ -88,3 +89,41 @@ class MemoryJournal:
         """As FLUSHALL does."""
         self.entries.clear()
         self.fences.clear()
+
+
+@dataclass
+class MemoryLeases:
+    """Implements Leases, by a clock of its own."""
+
+    lease_s: float = 0.1
+    ends: dict[Name, float] = field(default_factory=dict)
+    wishes: set[Name] = field(default_factory=set)
+    away: bool = False
+
+    def _check_there(self):
+        if self.away:
+            raise JournalAway("away")
+
+    async def renew(self, names):
+        self._check_there()
+        for name in names:
+            self.ends[name] = monotonic() + self.lease_s
+        return frozenset(self.wishes & set(names))
+
+    async def release(self, names):
+        self._check_there()
+        for name in names:
+            self.ends[name] = 0.0
+
+    async def due(self):
+        self._check_there()
+        return [name for name, end in self.ends.items() if end <= monotonic()]
+
+    async def done(self, name):
+        self._check_there()
+        self.wishes.discard(name)
+        self.ends.pop(name, None)
+
+    async def wish(self, name):
+        self._check_there()
+        self.wishes.add(name)
