@@ -23,6 +23,7 @@ from gateway.durable.written import Writer
 from gateway.exchange import Exchange
 from gateway.lifecycle import Lifecycle, Phase
 from gateway.metrics import Metrics
+from gateway.replies import reply_for
 from gateway.response_runs import Runs
 from gateway.response_store import ResponseStore
 from openai_compat.errors import ApiError, ErrorReply
@@ -56,21 +57,19 @@ class Custodian:
         self._store = store
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._written = written
         self._journal = written.journal
         self._leases = written.leases
         self._relower = written.relower
         self._adopt = adopt
         self._quiet_until = 0.0
+        self._taking: set[Name] = set()
+        self._cancelling: dict[Name, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except JournalAway:
-                self._quiet_until = time.monotonic() + _QUIET_S
-            except Exception:  # noqa: BLE001 - nobody else would look again
-                _log.exception("a look after the responses in the background failed")
-            await asyncio.sleep(_LOOK_S * random.uniform(0.8, 1.2))
+        async with asyncio.TaskGroup() as looks:  # who adopts many keeps what it has meanwhile
+            looks.create_task(self._every(self._keep))
+            looks.create_task(self._every(self._adopt_due))
 
     async def leave_all(self) -> None:
         """Leave what runs to other gateways, which may have it at once."""
@@ -79,24 +78,50 @@ class Custodian:
         with suppress(JournalAway):
             await self._leases.release(list(written))
 
-    async def _look(self) -> None:
+    async def _every(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await look()
+            except JournalAway:
+                self._quiet_until = time.monotonic() + _QUIET_S
+            except Exception:  # noqa: BLE001 - nobody else would look again
+                _log.exception("a look after the responses in the background failed")
+            await asyncio.sleep(_LOOK_S * random.uniform(0.8, 1.2))
+
+    async def _keep(self) -> None:
+        """Renew the leases, and cancel what somebody wants cancelled."""
         if self._lifecycle.phase is Phase.DRAINING:
             await self.leave_all()
             return
         written = self._runs.written
-        if kept := [*written, *self._runs.ending]:
+        if kept := [*written, *self._runs.ending, *self._taking]:
             for name in await self._leases.renew(kept):
-                if name in written:
-                    await self._runs.cancel(written[name])
+                if name in written and name not in self._cancelling:
+                    self._cancel(name, written[name])
+        await self._written.forget_again()
+
+    def _cancel(self, name: Name, key: Key) -> None:
+        """Have a run end; an engine that is slow to let it go holds up no lease."""
+        task = asyncio.create_task(self._runs.cancel(key))
+        self._cancelling[name] = task
+        task.add_done_callback(lambda _: self._cancelling.pop(name, None))
+
+    async def _adopt_due(self) -> None:
         if not self._lifecycle.takes_calls or time.monotonic() < self._quiet_until:
             return
-        due = [name for name in await self._leases.due() if name not in kept]
+        due = await self._leases.due()
         for name in random.sample(due, len(due)):
-            await self._take(name)
+            if name in self._runs.written or name in self._runs.ending:
+                continue
+            self._taking.add(name)
+            try:
+                await self._take(name)
+            finally:
+                self._taking.discard(name)
 
     async def _take(self, name: Name) -> None:
         """Go on with a call whose owner is gone, if it is there and nobody else is quicker."""
-        seen = await self._journal.read(name)
+        seen = await self._journal.read(name, most=1)
         if seen is None or seen.ending:
             await self._leases.done(name)
             return
@@ -106,7 +131,7 @@ class Custodian:
             return  # a later version wrote it, and is there to go on with it
         if not await self._journal.claim(name, seen.fence):
             return
-        wished = await self._leases.renew([name])
+        await self._leases.renew([name])
         entry = await read_whole(self._journal, name)  # by now, nobody else can add to it
         if entry is None or entry.fence != seen.fence + 1:
             return
@@ -116,8 +141,9 @@ class Custodian:
             if error.reply.retryable or error.reply.status >= _OURS:
                 return  # somebody tries it when this lease has ended
             await self._fail(name, entry, record, error.reply)
-        if wished and name in self._runs.written:
-            await self._runs.cancel(self._runs.written[name])
+        except ValueError as error:
+            _log.exception("the log of a response in the background cannot be read")
+            await self._fail(name, entry, record, reply_for(error))
 
     async def _go_on(self, name: Name, entry: Entry, record: RunRecord) -> None:
         """Raises ApiError."""

@@ -28,7 +28,9 @@ class ResponseParts:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """A block in which responses are looked after; what still runs ends with it."""
+        """A block in which responses are looked after; what still runs ends with it,
+        or is left to other gateways.
+        """
         looking = asyncio.create_task(self.custodian.run()) if self.custodian else None
         try:
             yield
@@ -37,6 +39,8 @@ class ResponseParts:
                 looking.cancel()
                 with suppress(asyncio.CancelledError):
                     await looking
+            if self.custodian is not None:
+                await self.custodian.leave_all()
             await self.responses.close()
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
-from engines.errors import RequestTaken
+from engines.errors import EngineUnavailable, RequestTaken
 from gateway.dispatch import Call
 from gateway.durable.ending import ending_of
 from gateway.durable.journal import Fenced, JournalAway, Leases, Name
@@ -17,6 +17,8 @@ from gateway.replies import reply_for
 from gateway.response_store import StoreFull
 from openai_compat.responses.stored import Key
 
+# Of one that is written down: another gateway has it, or this one has no engine for it any more.
+_LEFT = (Fenced, RequestTaken, EngineUnavailable)
 _WRITTEN_WITHIN_S = 1.0  # the ends of what ran to the end of this process
 
 
@@ -91,6 +93,13 @@ class Run:
         if isinstance(self._source, WrittenFrames):
             self._source.call.outlives_reader = True
 
+    async def let_go(self) -> None:
+        """End one that is left, also where its task never began to run. Idempotent."""
+        if self._kept.renderer.status.live:
+            await self._kept.drop()
+        await self._source.aclose()
+        self._notify()
+
     async def _generate(self) -> None:
         kept = self._kept
         try:
@@ -106,13 +115,13 @@ class Run:
                 await kept.drop()
                 return
             await self._cancel()
-        except (Fenced, RequestTaken):
-            self.leave()
-            await kept.drop()
-            return
         except StoreFull:
             raise
         except Exception as error:  # noqa: BLE001 - told to whoever reads the response
+            if self.name is not None and isinstance(error, _LEFT):
+                self.leave()
+                await kept.drop()
+                return
             log_fault(error, self._exchange.id)
             self._exchange.outcome = Outcome.FAILED
             await self._keep(self._source.fail(reply_for(error)))
@@ -208,11 +217,16 @@ class Runs:
     async def leave(self, key: Key) -> None:
         """Read a run no more: it goes on unread until another gateway has it."""
         found = self._runs.get(key)
-        if found is not None:
-            run, task = found
-            run.leave()
-            task.cancel()
+        if found is None:
+            return
+        run, task = found
+        if task.cancelling():  # it ends: what it is told to do first is done
             await asyncio.wait({task})
+            return
+        run.leave()
+        task.cancel()
+        await asyncio.wait({task})
+        await run.let_go()
 
     async def close(self) -> None:
         """End what still runs."""
@@ -234,11 +248,10 @@ class Runs:
         if run.name is not None and self._leases is not None:
             task = asyncio.create_task(self._end(run, run.name, self._leases))
             self._endings[run.name] = task
+            name = run.name
+            task.add_done_callback(lambda _: self._endings.pop(name, None))
 
     async def _end(self, run: Run, name: Name, leases: Leases) -> None:
-        try:
-            with suppress(Fenced, JournalAway):
-                await run.write_ending()
-                await leases.done(name)
-        finally:
-            del self._endings[name]
+        with suppress(Fenced, JournalAway):
+            await run.write_ending()
+            await leases.done(name)
