@@ -5,6 +5,7 @@ event for event, and then what is added to it.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -27,6 +28,7 @@ from openai_compat.responses.stored import Key, check_place, no_place, no_respon
 LOST_NUMBERS = 1_000_000
 _AT_ONCE = 256  # events that a follower is given together
 _LOOK_S = 0.2
+_MISSED_S = 2.0  # for a response that its owner is writing once more
 
 
 class Follower:
@@ -49,6 +51,7 @@ class Follower:
         self._store = store
         self._runs = runs
         self._elsewhere = elsewhere
+        self._rest: LogFollower | None = None
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Raises NotFound when the response is deleted meanwhile, RequestRejected where the place
@@ -74,11 +77,14 @@ class Follower:
                 return
         if self._elsewhere is None:
             raise no_response()
-        async with aclosing(self._elsewhere(self._place - 1).frames()) as rest:
+        self._rest = self._elsewhere(self._place - 1)
+        async with aclosing(self._rest.frames()) as rest:
             async for some in rest:
                 yield some
 
     def fail(self, error: ErrorReply) -> bytes:
+        if self._rest is not None:
+            return self._rest.fail(error)
         return error_event(Events(first=self._place), error)
 
     async def aclose(self) -> None:
@@ -99,24 +105,23 @@ class LogFollower:
 
     async def open(self) -> None:
         """Read what there is. Raises RequestRejected where it is not kept, or for the place."""
-        try:
-            entry = await self._journal.read(self._name)
-        except JournalAway as error:
-            raise away() from error
-        if entry is None:
+        if (entry := await self._seen(0)) is None:
             raise RequestRejected(
                 "The events of this response are not kept any more; the response is.",
                 param="stream",
                 code="response_not_streamable",
             )
+        await self._begin(entry)
+
+    async def _begin(self, entry: Entry) -> None:
         self._entry = entry
         self._telling = _Telling(await self._relower(_record(entry)), self._place)
         self._frames = self._telling.begin() + self._telling.feed(entry)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """Raises what `open` raises, NotFound where it is gone meanwhile, Unavailable."""
+        """Raises RequestRejected for the place, NotFound where it is gone, Unavailable."""
         if self._telling is None or self._entry is None:
-            await self.open()
+            await self._begin(await self._read(0))
         telling, entry = self._telling, self._entry
         if telling is None or entry is None:
             raise no_response()
@@ -136,13 +141,19 @@ class LogFollower:
             yield frames
 
     async def _read(self, at: int) -> Entry:
+        """What is there; a journal that was emptied has it again when its owner has seen that."""
+        deadline = time.monotonic() + _MISSED_S
+        while (entry := await self._seen(at)) is None:
+            if time.monotonic() > deadline:
+                raise no_response()
+            await asyncio.sleep(_LOOK_S)
+        return entry
+
+    async def _seen(self, at: int) -> Entry | None:
         try:
-            entry = await self._journal.read(self._name, at)
+            return await self._journal.read(self._name, at)
         except JournalAway as error:
             raise away() from error
-        if entry is None:
-            raise no_response()
-        return entry
 
     def fail(self, error: ErrorReply) -> bytes:
         return error_event(Events(first=self._place), error)
