@@ -152,7 +152,7 @@ class Pulse:
         self._exchange.cached_tokens = usage.cached_tokens
         if lingers:
             self._permit.settle(self._job.most_tokens)
-            self._dispatcher.release_later(self._ticket)
+            self._dispatcher.release_later(self._ticket, self._job.id)
         else:
             self._permit.settle(usage.prompt_tokens + usage.completion_tokens)
             self._dispatcher.release(self._ticket)
@@ -183,7 +183,7 @@ class Dispatcher:
         self._engine = engine
         self._idle = asyncio.Event()
         self._idle.set()
-        self._lingering: list[tuple[asyncio.TimerHandle, Ticket]] = []
+        self._lingering: dict[str, tuple[asyncio.TimerHandle, Ticket]] = {}  # by ids of calls
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
@@ -222,6 +222,7 @@ class Dispatcher:
             raise not_found()
         sequences = sum(request.n for request in job.requests)
         prompt_tokens = sum(len(request.prompt) for request in job.requests)
+        self._end_lingering(job.id)
         ticket = self.admission.rejoin(
             sequences, prompt_tokens, self.clock(), tenant=exchange.caller.tenant
         )
@@ -248,15 +249,22 @@ class Dispatcher:
         if not self.admission.sequences:
             self._idle.set()
 
-    def release_later(self, ticket: Ticket) -> None:
+    def release_later(self, ticket: Ticket, call: str) -> None:
         """Give a call's admission back when nobody can have come back to it. Idempotent."""
-        timer = asyncio.get_running_loop().call_later(Keeping().unheard_s, self.release, ticket)
-        self._lingering = [one for one in self._lingering if one[1].sequences]
-        self._lingering.append((timer, ticket))
+        self._end_lingering(call)
+        wait_s = Keeping().unheard_s
+        timer = asyncio.get_running_loop().call_later(wait_s, self._end_lingering, call)
+        self._lingering[call] = timer, ticket
+
+    def _end_lingering(self, call: str) -> None:
+        """Nobody comes back to it, or somebody has, with a place of its own."""
+        if call in self._lingering:
+            timer, ticket = self._lingering.pop(call)
+            timer.cancel()
+            self.release(ticket)
 
     async def idle(self) -> None:
         """Wait until no call is in flight; those that go on unread are none of ours."""
-        for timer, ticket in self._lingering:
-            timer.cancel()
-            self.release(ticket)
+        for call in list(self._lingering):
+            self._end_lingering(call)
         await self._idle.wait()

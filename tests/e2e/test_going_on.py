@@ -147,6 +147,24 @@ def test_who_reads_beside_another_follows_it(tmp_path, count):
         assert told.whole == beside.whole == control.whole
 
 
+def test_who_comes_back_often_takes_one_place(tmp_path):
+    """What goes on unread keeps its place, and not one for each time that it was left."""
+    flags = ("--max-running", "2")
+    address = f"unix:{tmp_path}/one"
+    with (
+        worker_at(address, *flags) as _,
+        fronted(address, flags=("--max-queued-requests", "2")) as one,
+    ):
+        control, told = Told(), Told()
+        read(one, LONG, control)
+        read(one, LONG, told, events=1, headers=REPLICATED)
+        for _ in range(12):
+            assert resume(one, told, events=1) == (200, None)
+        assert read(one, chat(max_tokens=4), Told()) == (200, None)
+        assert resume(one, told) == (200, None)
+        assert told.whole == control.whole
+
+
 def stopping(control):
     """A stop string that the first choice meets early, and the second never."""
     one, two = control.texts[0], control.texts[1]
