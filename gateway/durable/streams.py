@@ -13,6 +13,7 @@ from gateway.replies import reply_for
 from openai_compat.errors import ErrorReply
 from openai_compat.responses.snapshot import Status
 
+_RESUME_GAP = "stream_resume_gap"  # the code of a place behind all that is known
 _COMPLETED = pack_ending(Status.COMPLETED)
 
 
@@ -103,14 +104,14 @@ async def _read_to_its_end(frames: WrittenFrames) -> None:
 async def _closed(frames: WrittenFrames) -> bytes | None:
     """Close a stream that is over, and how it has ended; None where it may be gone on with.
 
-    That is where somebody else has it, and where it was the engine that failed it: nobody needs to
-    be told of that who comes back when there is another.
+    That is where somebody else has it, where it was the engine that failed it (nobody needs to be
+    told of that who comes back when there is another), and where it was its reader's place.
     """
     failure = frames.failure
     reply = None if failure is None else reply_for(failure)
     left = isinstance(failure, Fenced | RequestTaken)
     frames.call.outlives_reader = left
     await frames.aclose()
-    if left or (reply is not None and reply.retryable):
+    if left or (reply is not None and (reply.retryable or reply.code == _RESUME_GAP)):
         return None
     return _COMPLETED if reply is None else pack_ending(Status.FAILED, reply)

@@ -1,13 +1,15 @@
 """Streams that a client wants to outlive any process: written down, and found by that."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from fastapi import Request, Response
 
-from engines.api import Kept
+from engines.api import GenerationRequest, Kept
+from engines.replicas import ReplicaSet, find
 from gateway.durable.ending import unpack_ending
 from gateway.durable.going_on import LoggedCall
-from gateway.durable.journal import ENDED_S, Entry, JournalAway, Owned, name_of, read_whole
+from gateway.durable.journal import ENDED_S, Entry, JournalAway, Name, Owned, name_of, read_whole
 from gateway.durable.responses import Durable, away
 from gateway.durable.streams import DurableStream, Unread
 from gateway.durable.token_log import TokenLog, read_log
@@ -59,7 +61,7 @@ class DurableCalls:
 
     async def has(self, stem: str, route: Route, salt: bytes) -> bool:
         """Whether a stream is written down. Raises JournalAway."""
-        entry = await self._journal.read(name_of(salt, stem))
+        entry = await self._journal.read(name_of(salt, stem), most=1)
         record = None if entry is None else _record(entry)
         return record is not None and record.route is route
 
@@ -70,43 +72,60 @@ class DurableCalls:
 
         Raises JournalAway, RequestRejected for a place that the log does not come to.
         """
-        exchange = Exchange.of(request.scope)
+        name = name_of(Exchange.of(request.scope).salt, stem)
         for _ in range(_MOST_CLAIMS):
-            entry = await read_whole(self._journal, name_of(exchange.salt, stem))
+            entry = await read_whole(self._journal, name)
             record = None if entry is None else _record(entry)
             if entry is None or record is None or record.route is not route:
                 return None
-            if entry.ending or await self._journal.claim(name_of(exchange.salt, stem), entry.fence):
-                return await self._go_on(request, lower, stem, record, after)
+            job = await self._again(request, lower, stem, record, after)
+            # Before it is claimed: who asks for what cannot be told takes it from nobody.
+            await self._check_place(job, TokenLog(entry.chunks), after)
+            if entry.ending or await self._journal.claim(name, entry.fence):
+                return await self._go_on(request, job, name, after)
         raise not_found()
 
     async def close(self) -> None:
         """Leave what goes on unread."""
         await self._unread.close()
 
-    async def _go_on(
+    async def _again(
         self, request: Request, lower: Lower, stem: str, record: CallRecord, after: Cursor
-    ) -> Response:
+    ) -> Job:
+        """The job of a call that was made before, for a reader who is at a place."""
         serving, exchange = self._lifecycle.serving(), Exchange.of(request.scope)
         context = replace(new_context(exchange), id=stem, now=record.now, seed=record.seed)
         exchange.call_id, exchange.resumed = stem, True
-        name = name_of(record.salt, stem)
+        job = await self._calls.lowered(record.body, serving, exchange, context, lower)
+        requests = tuple(replace(each, kept=Kept(b"")) for each in job.requests)
+        first = replace(requests[0], kept=Kept(record.pack()))
+        return placed(replace(job, requests=(first, *requests[1:])), after)
+
+    async def _check_place(self, job: Job, log: TokenLog, after: Cursor) -> None:
+        """Raises RequestRejected for a place behind the log of which no worker has more."""
+        engine = self._lifecycle.serving().engine
+        for request, lost in _lost(job, log, after):
+            if not isinstance(engine, ReplicaSet) or not await find(engine.engines, request.id):
+                raise lost
+
+    async def _go_on(self, request: Request, job: Job, name: Name, after: Cursor) -> Response:
         entry = await read_whole(self._journal, name)  # by now, nobody else can add to it
         if entry is None:
             raise not_found()
-        job = await self._calls.lowered(record.body, serving, exchange, context, lower)
-        told = read_log(entry.chunks, job.requests)
-        log = TokenLog(entry.chunks)
-        _check_place(job, log, after)
-        requests = tuple(replace(each, kept=Kept(b"")) for each in job.requests)
-        first = replace(requests[0], kept=Kept(record.pack()))
-        job = placed(replace(job, requests=(first, *requests[1:])), after)
+        told, log = read_log(entry.chunks, job.requests), TokenLog(entry.chunks)
         owned = Owned(name, entry.record, entry.fence, entry.gaps)
         writer = Writer(self._journal, owned, log)
+
+        async def alone() -> None:
+            for _, lost in _lost(job, log, after):
+                raise lost
+            await writer.gap()
+
         failed = unpack_ending(entry.ending).error if entry.ending else None
-        logged = LoggedCall(told, writer.fence, writer.gap, failed)
+        logged = LoggedCall(told, writer.fence, alone, failed)
+        dispatcher = self._lifecycle.serving().dispatcher
         job = writer.logged(job)
-        call = await self._lifecycle.serving().dispatcher.resume(job, logged, exchange)
+        call = await dispatcher.resume(job, logged, Exchange.of(request.scope))
         return self._response(job, WrittenFrames(call, writer))
 
     def _response(self, job: Job, frames: WrittenFrames) -> Response:
@@ -125,16 +144,24 @@ def _record(entry: Entry) -> CallRecord | None:
         return None  # of a response, or of another version
 
 
-def _check_place(job: Job, log: TokenLog, after: Cursor) -> None:
-    """Raises RequestRejected for a place behind the log: what was told there may be told anew."""
+def _lost(
+    job: Job, log: TokenLog, after: Cursor
+) -> Iterator[tuple[GenerationRequest, RequestRejected]]:
+    """The requests whose place is behind their log, with what a reader is told of that.
+
+    What was told there may be told anew, and otherwise, unless a worker has it.
+    """
     per_request = job.requests[0].n
     for index, place in enumerate(after.places):
         known = log.known(index // per_request, index % per_request)
         if place.tokens > known:
-            raise RequestRejected(
-                f"What came after {known} tokens was lost with the processes that told it: go on"
-                " from a place before that, or from the start.",
-                param="after",
-                code="stream_resume_gap",
-                status=409,
+            yield (
+                job.requests[index // per_request],
+                RequestRejected(
+                    f"What came after {known} tokens was lost with the processes that told it: go"
+                    " on from a place before that, or from the start.",
+                    param="after",
+                    code="stream_resume_gap",
+                    status=409,
+                ),
             )
