@@ -181,6 +181,7 @@ class Dispatcher:
         self, engine: Engine, admission: Admission, metrics: Metrics, clock: Clock
     ) -> None:
         self._engine = engine
+        self._leaves = False  # what goes on unread is left to others
         self._idle = asyncio.Event()
         self._idle.set()
         self._lingering: dict[str, tuple[asyncio.TimerHandle, Ticket]] = {}  # by ids of calls
@@ -252,6 +253,9 @@ class Dispatcher:
     def release_later(self, ticket: Ticket, call: str) -> None:
         """Give a call's admission back when nobody can have come back to it. Idempotent."""
         self._end_lingering(call)
+        if self._leaves:
+            self.release(ticket)
+            return
         wait_s = Keeping().unheard_s
         timer = asyncio.get_running_loop().call_later(wait_s, self._end_lingering, call)
         self._lingering[call] = timer, ticket
@@ -264,7 +268,8 @@ class Dispatcher:
             self.release(ticket)
 
     async def idle(self) -> None:
-        """Wait until no call is in flight; those that go on unread are none of ours."""
+        """Wait until no call is in flight; those that go on unread are none of ours from now on."""
+        self._leaves = True
         for call in list(self._lingering):
             self._end_lingering(call)
         await self._idle.wait()

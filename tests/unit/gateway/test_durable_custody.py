@@ -439,6 +439,22 @@ def test_one_that_is_left_before_it_began_gives_all_back():
     run(scenario)
 
 
+def test_a_drain_waits_for_none_that_is_left():
+    """Those that are left after it began are no more its own than those before."""
+
+    async def scenario(world):
+        await world.one.begin()
+        world.worker.says = 5
+        await soon(lambda: len(world.entry.chunks) > 0)
+        world.look(world.one)
+        world.one.lifecycle.drain()
+        async with asyncio.timeout(2):
+            await world.one.dispatcher.idle()
+        await soon(lambda: world.one.runs.get(KEY) is None)
+
+    run(scenario)
+
+
 def test_one_that_is_being_cancelled_is_not_left():
     """Its client was told so: that is how it ends."""
 

@@ -122,6 +122,8 @@ def test_a_gateway_that_drains_leaves_what_is_unread():
         world.stream.emit(1)
         await soon(lambda: world.written == [1])
         world.lifecycle.drain()
+        async with asyncio.timeout(2):  # it is not waited for, though it is left only now
+            await world.dispatcher.idle()
         await soon(lambda: not world.unread._going)
         assert world.ending is None
         assert world.frames.over
