@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 
-from engines.api import GenerationRequest, TokenEvent
+from engines.api import Finish, FinishReason, GenerationRequest, TokenEvent
 from engines.wire.events import delta_message, event_of
 from engines.wire.pb import penstock_engine_pb2 as pb
 
@@ -47,10 +47,12 @@ class TokenLog:
     def add(self, request: int, event: TokenEvent) -> None:
         """Take an event of `requests[request]`; it may be merged into later."""
         place = request, event.choice
+        if place in self._ended:
+            return
         start = self._fed.get(place, 0)
         end = self._fed[place] = start + len(event.tokens)
         known = self._known.get(place, 0)
-        ends = event.finish is not None and place not in self._ended
+        ends = event.finish is not None
         if end <= known and not ends:
             return
         _, new = event.split(max(0, known - start))
@@ -63,6 +65,13 @@ class TokenLog:
             self._pending[place] = known, new
         else:
             before[1].merge(new)
+
+    def end(self, request: int, choice: int) -> None:
+        """Note that its text has ended a choice: what else was told of it is of no interest."""
+        tokens = self.known(request, choice)
+        self._fed[request, choice] = tokens
+        finish = Finish(FinishReason.STOP, tokens)
+        self.add(request, TokenEvent(choice, [], 0, finish=finish))
 
     def cut(self) -> None:
         """Make what waits a chunk."""

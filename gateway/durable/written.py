@@ -43,7 +43,10 @@ class LoggedRenderer:
 
     def feed(self, request: int, event: TokenEvent) -> Rendered:
         self._log.add(request, event)
-        return self._inner.feed(request, event)
+        rendered = self._inner.feed(request, event)
+        for choice in rendered.ended:
+            self._log.end(request, choice)
+        return rendered
 
     def finish(self) -> bytes:
         return self._inner.finish()

@@ -11,7 +11,11 @@ from engines.replicas import ReplicaSet
 from gateway.durable import going_on
 from gateway.durable.going_on import LoggedCall
 from gateway.durable.resumed import ResumedStream
+from gateway.durable.token_log import TokenLog, read_log
+from gateway.durable.written import LoggedRenderer
+from gateway.merge import merged
 from openai_compat.errors import ApiError, ErrorReply
+from tests.support.fake_engine import FakeRenderer
 from tests.support.replicas import Fate, HandEngine, HandStream, voice
 
 REQUEST = GenerationRequest(
@@ -258,5 +262,29 @@ def test_a_stream_that_is_detached_goes_on_at_its_worker():
             await anext(stream)
         stream.detach()
         assert world.engine.detached == world.engine.streams
+
+    run(scenario)
+
+
+def test_a_choice_that_its_text_ended_has_ended_in_the_log():
+    """With several prompts nobody would know before its rest is asked for: none is, of any."""
+
+    async def scenario(world):
+        log = TokenLog()
+        renderer = LoggedRenderer(FakeRenderer(), log)
+        requests = [replace(REQUEST, id=RequestId(f"call-{place}"), n=1) for place in range(2)]
+        for place in range(2):
+            renderer.feed(place, TokenEvent(0, [1, 0, 5], 0))  # 0: a stop string matched
+            renderer.feed(place, TokenEvent(0, [7], 0))  # was on its way by then
+        log.cut()
+        logged = LoggedCall(read_log(log.chunks, requests), 3, world.note_alone)
+        streams = await logged.attach(world.replicas, tuple(requests), watch=False)
+        told = [event.tokens async for batch in merged(streams) for _, event in batch]
+        assert told == [[1, 0, 5]] * 2
+        assert (world.alone, world.engine.streams) == (0, [])
+        again = TokenLog(log.chunks)
+        again.add(0, TokenEvent(0, [1, 0, 5], 0))
+        again.add(0, TokenEvent(0, [7], 0))
+        assert not again.waits
 
     run(scenario)
