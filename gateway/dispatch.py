@@ -17,7 +17,7 @@ from gateway.metrics import Metrics
 from gateway.resuming import not_found
 from openai_compat.choice import Ending
 from openai_compat.errors import ErrorReply
-from openai_compat.job import Job
+from openai_compat.job import Job, Usage
 
 Clock = Callable[[], float]
 
@@ -93,6 +93,10 @@ class Call:
             self._pulse.finished(rendered.finish)
         return rendered.frames
 
+    def note(self) -> None:
+        """Note what it has used by now: its request ends, and it goes on."""
+        self._pulse.note()
+
     async def aclose(self) -> None:
         """Abort what still runs and give the admission back. Idempotent."""
         goes_on = self.outlives_reader and not self._ended
@@ -141,15 +145,20 @@ class Pulse:
         """Note why a choice ended, as its client is told."""
         self._exchange.finishes.append(reason.value)
 
+    def note(self) -> Usage:
+        """Note the usage up to now."""
+        usage = self._job.renderer.usage
+        self._exchange.prompt_tokens = usage.prompt_tokens
+        self._exchange.completion_tokens = usage.completion_tokens
+        self._exchange.cached_tokens = usage.cached_tokens
+        return usage
+
     def end(self, *, lingers: bool = False) -> None:
         """Note the usage, and give admission and quota back. Idempotent.
 
         `lingers`: it goes on unread, so it keeps its place for a while, and all of its quota.
         """
-        usage = self._job.renderer.usage
-        self._exchange.prompt_tokens = usage.prompt_tokens
-        self._exchange.completion_tokens = usage.completion_tokens
-        self._exchange.cached_tokens = usage.cached_tokens
+        usage = self.note()
         if lingers:
             self._permit.settle(self._job.most_tokens)
             self._dispatcher.release_later(self._ticket, self._job.id)

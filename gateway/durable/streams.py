@@ -52,6 +52,7 @@ class DurableStream:
             with suppress(Fenced, JournalAway):
                 await self._frames.writer.end(_COMPLETED, DELIVERED_S)
         elif not self._frames.over:
+            self._frames.call.note()
             self._go_on_unread(self._frames)
         else:
             ending = await _closed(self._frames)

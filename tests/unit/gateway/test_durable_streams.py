@@ -82,6 +82,24 @@ def test_what_is_left_goes_on_unread(frames):
     run(scenario)
 
 
+def test_what_its_request_has_cost_by_then_is_counted_with_it():
+    """The request ends when its reader goes: its log line and the metrics are written then."""
+
+    async def scenario(world):
+        frames = world.source.frames()
+        world.stream.emit(1, 2)
+        await anext(frames)
+        await soon(lambda: world.written == [1, 2])
+        await frames.aclose()
+        await world.source.aclose()
+        assert (world.exchange.prompt_tokens, world.exchange.completion_tokens) == (10, 2)
+        assert world.admission.sequences == 1
+        world.stream.emit(3, finish="stop")
+        await soon(lambda: not world.unread._going)
+
+    run(scenario)
+
+
 def test_what_ends_unread_while_the_journal_is_away_is_written_when_it_is_back():
     """All of it, since nobody else has it; and its place in the queue is given back before."""
 
