@@ -12,7 +12,7 @@ from contextlib import aclosing
 from gateway.durable.ending import unpack_ending
 from gateway.durable.journal import Entry, Journal, JournalAway, Name
 from gateway.durable.record import RunRecord, unpack_record
-from gateway.durable.responses import Relower, away
+from gateway.durable.responses import Relower
 from gateway.durable.token_log import read_chunk
 from gateway.kept_call import split
 from gateway.response_runs import Runs
@@ -21,7 +21,7 @@ from openai_compat.errors import ErrorReply, RequestRejected
 from openai_compat.responses.frames import Events, error_event
 from openai_compat.responses.lower import ResponseJob
 from openai_compat.responses.snapshot import Status
-from openai_compat.responses.stored import Key, check_place, no_place, no_response
+from openai_compat.responses.stored import Key, check_place, no_place, no_response, no_store
 
 # Left out of the numbers of events where a response went on from its log alone: what might have
 # been told behind the log, by processes that are gone, has less.
@@ -153,7 +153,7 @@ class LogFollower:
         try:
             return await self._journal.read(self._name, at)
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
 
     def fail(self, error: ErrorReply) -> bytes:
         return error_event(Events(first=self._place), error)

@@ -13,14 +13,12 @@ from gateway.durable.journal import Journal, JournalAway, Leases, Name, Owned, n
 from gateway.durable.record import RunRecord, unpack_record
 from gateway.durable.token_log import TokenLog
 from gateway.durable.written import Writer
-from openai_compat.errors import Unavailable
 from openai_compat.responses.lower import ResponseJob
 from openai_compat.responses.snapshot import Status, shown_as
-from openai_compat.responses.stored import Key, StoredResponse
+from openai_compat.responses.stored import Key, StoredResponse, no_store
 
 Relower = Callable[[RunRecord], Awaitable[ResponseJob]]
 
-_RETRY_S = 2.0
 _CANCELLED_WITHIN_S = 10.0  # more than it takes to see that its owner is gone, and to adopt it
 _LOOK_S = 0.05
 _MOST_UNWANTED = 4096
@@ -50,12 +48,12 @@ class WrittenResponses:
         try:
             await self.leases.renew([name])
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
         try:
             await writer.enter()
         except JournalAway as error:
             self._want_no_more(name)  # it may be there all the same, and would be adopted
-            raise away() from error
+            raise no_store() from error
         return writer
 
     async def forget(self, name: Name) -> None:
@@ -85,7 +83,7 @@ class WrittenResponses:
             entry = await self.journal.read(name_of(key.tenant, key.id), most=1)
             record = None if entry is None else unpack_record(entry.record)
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
         except ValueError:
             return None
         if entry is None or record is None or entry.ending:
@@ -115,19 +113,10 @@ class WrittenResponses:
                     return
                 await asyncio.sleep(_LOOK_S)
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
 
 
 def kept(asked: ResponseJob, writer: Writer) -> ResponseJob:
     """The job of a response that is written down: its worker keeps it, too."""
     requests = tuple(replace(request, kept=Kept(b"")) for request in asked.job.requests)
     return replace(asked, job=writer.logged(replace(asked.job, requests=requests)))
-
-
-def away() -> Unavailable:
-    """What a client is told while nothing can be written down."""
-    return Unavailable(
-        "Responses in the background are kept in Redis, which gives no answer now.",
-        code="store_unavailable",
-        retry_after_s=_RETRY_S,
-    )

@@ -10,7 +10,7 @@ from engines.replicas import ReplicaSet, find
 from gateway.durable.ending import unpack_ending
 from gateway.durable.going_on import LoggedCall
 from gateway.durable.journal import ENDED_S, Entry, JournalAway, Name, Owned, name_of, read_whole
-from gateway.durable.responses import Durable, away
+from gateway.durable.responses import Durable
 from gateway.durable.streams import DurableStream, Unread
 from gateway.durable.token_log import TokenLog, read_log
 from gateway.durable.written import Writer, WrittenFrames
@@ -23,6 +23,7 @@ from gateway.resuming import not_found
 from openai_compat.cursor import Cursor
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job
+from openai_compat.responses.stored import no_store
 
 _MOST_CLAIMS = 3  # of one reader who comes back: others may be as quick
 
@@ -50,7 +51,7 @@ class DurableCalls:
         try:
             await writer.enter()
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
         try:
             job = writer.logged(kept(job, record))
             call = await self._calls.start(job, exchange)

@@ -11,7 +11,6 @@ from engines.errors import RequestUnknown
 from gateway import claims
 from gateway.claims import Claim, Claims, claim_name, used_meanwhile, used_otherwise
 from gateway.durable.journal import JournalAway
-from gateway.durable.responses import away
 from gateway.exchange import Exchange
 from gateway.kept_stream import (
     LARGEST_BODY,
@@ -36,6 +35,7 @@ from gateway.resuming import Resumable, find_soon, not_found
 from openai_compat.cursor import Cursor
 from openai_compat.errors import NotFound, RequestRejected
 from openai_compat.job import Job
+from openai_compat.responses.stored import no_store
 from openai_compat.served import CallContext
 
 _BEGINS_WITHIN_S = 3.0  # a call that was claimed and is nowhere after that has not come to be
@@ -219,7 +219,7 @@ class KeptCalls:
         try:
             return await durable.has(standing.call, call.record.route, call.record.salt)
         except JournalAway as error:
-            raise away() from error
+            raise no_store() from error
 
     async def _go_on(
         self,

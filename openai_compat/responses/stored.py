@@ -128,7 +128,7 @@ def no_place(first: int, last: int) -> RequestRejected:
 def no_store() -> Unavailable:
     """What a client is told where the store of all gateways does not answer: it may be there."""
     return Unavailable(
-        "Stored responses cannot be reached at this moment.",
+        "What is kept in Redis for all gateways cannot be reached at this moment.",
         code="store_unavailable",
         retry_after_s=2.0,
     )
