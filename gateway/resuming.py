@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FIRST_WORD_S = 0.25  # for a worker to say that somebody else has it
 _WORKERS_COME_S = 2.0  # those that are not there now may have a stream that is asked for
+_SENT_S = 0.3  # a request may be on its way to one that is there
 _LOOK_S = 0.1
 
 
@@ -74,17 +75,19 @@ async def find_call(engine: ReplicaSet, stem: str, route: Route, salt: bytes) ->
 async def find_soon(lifecycle: "Lifecycle", stem: str, route: Route, salt: bytes) -> Resumable:
     """The same, also where its worker is just on its way. Raises EngineUnavailable, too.
 
-    A gateway that has begun a moment ago, or whose worker is slow to say, does not know yet.
+    A gateway that has begun a moment ago, or whose worker is slow to say, does not know yet; and
+    who comes back at once may be quicker than the message that has a worker begin the stream.
     """
-    deadline = time.monotonic() + _WORKERS_COME_S
+    began = time.monotonic()
     while True:
-        keeper, late = lifecycle.serving().keeper, time.monotonic() > deadline
+        keeper, passed = lifecycle.serving().keeper, time.monotonic() - began
+        late = passed > _WORKERS_COME_S
         if keeper is None:
             raise not_found()
         try:
             return await find_call(keeper, stem, route, salt)
         except NotFound:
-            if late or not stem or lifecycle.all_up:
+            if late or not stem or (lifecycle.all_up and passed > _SENT_S):
                 raise
         except EngineUnavailable:
             if late:
