@@ -2,11 +2,13 @@
 
 import re
 import shlex
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from engines.replicas.policies import Placements
 from gateway.metrics import Metrics
 from gateway.settings import flags_of, setting_fields
 from tests.support.fake_engine import FakeEngine
@@ -88,8 +90,10 @@ def commands(text):
 class _Everything:
     """Workers that are all well, for metrics that are of workers."""
 
+    placements = Placements(Counter(worker=1))
+
     def __getattr__(self, name):
-        return self if name.startswith("placement") else 1
+        return 1
 
 
 def metric_names():
@@ -98,6 +102,7 @@ def metric_names():
     metrics.watch(FakeEngine().load, 16)
     metrics.watch_workers(_Everything())
     metrics.watch_responses(int, int)
+    metrics.watch_log(int)
     return {
         sample
         for family in metrics.registry.collect()
