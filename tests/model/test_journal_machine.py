@@ -70,6 +70,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.numbers = 1
         self.owners = []
         self.known = []  # the longest that any reader was told while it was written
+        self.emptied = False  # and not written anew since
         first = Owner(self, 1, [], 1)
         self.run(first.writer.enter())
         self.owners.append(first)
@@ -100,6 +101,8 @@ class JournalMachine(RuleBasedStateMachine):
             return
         if written:
             owner.told = tokens
+            entry = self.journal.entries.get(NAME)  # none, where there was nothing new to write
+            self.emptied &= entry is None or logged(entry.chunks) != tokens
             shorter = min(len(self.known), len(tokens))
             assert tokens[:shorter] == self.known[:shorter]
             self.known = max(self.known, tokens, key=len)
@@ -114,6 +117,9 @@ class JournalMachine(RuleBasedStateMachine):
         if entry is None or not self.run(self.journal.claim(NAME, entry.fence)):
             return
         whole = self.run(read_whole(self.journal, NAME))
+        if len(logged(whole.chunks)) < len(self.known):
+            assert self.emptied  # its owner died before it had written all of it once more
+            self.known = logged(whole.chunks)  # who has more is told that it is lost
         self.numbers += 1
         self.owners.append(Owner(self, self.numbers, whole.chunks, whole.fence))
 
@@ -138,6 +144,7 @@ class JournalMachine(RuleBasedStateMachine):
     def empty(self):
         """The journal loses all, while nobody hangs who had the call before."""
         self.journal.empty()
+        self.emptied = True
 
     @invariant()
     def one_owner_writes(self):
