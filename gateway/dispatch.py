@@ -159,6 +159,7 @@ class Pulse:
         `lingers`: it goes on unread, so it keeps its place for a while, and all of its quota.
         """
         usage = self.note()
+        self._dispatcher.leave(self._job.id, self)
         if lingers:
             self._permit.settle(self._job.most_tokens)
             self._dispatcher.release_later(self._ticket, self._job.id)
@@ -194,6 +195,7 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._lingering: dict[str, tuple[asyncio.TimerHandle, Ticket]] = {}  # by ids of calls
+        self._read: dict[str, Pulse] = {}  # calls, by their ids, and who reads each
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
@@ -218,7 +220,9 @@ class Dispatcher:
                 await stream.aclose()
             self.release(ticket)
             raise
-        return Call(job, streams, Pulse(self, job, ticket, exchange, permit or Permit()))
+        pulse = Pulse(self, job, ticket, exchange, permit or Permit())
+        self._read[job.id] = pulse
+        return Call(job, streams, pulse)
 
     async def resume(
         self, job: Job, kept: Attachable, exchange: Exchange, *, watch: bool = False
@@ -243,7 +247,19 @@ class Dispatcher:
             self.release(ticket)
             raise
         self.metrics.resumed()
-        return Call(job, streams, Pulse(self, job, ticket, exchange, Permit()))
+        pulse = Pulse(self, job, ticket, exchange, Permit())
+        if not watch:
+            self._read[job.id] = pulse
+        return Call(job, streams, pulse)
+
+    def reads(self, call: str) -> bool:
+        """Whether a call of this id is read here, and moves to another worker if its own dies."""
+        return call in self._read
+
+    def leave(self, call: str, reader: Pulse) -> None:
+        """It is read no more, unless by somebody else. Idempotent."""
+        if self._read.get(call) is reader:
+            del self._read[call]
 
     def enter(self, sequences: int, prompt_tokens: int, caller: Caller = ANYBODY) -> Ticket:
         """Count a call in, to be released however it ends. Raises Overloaded."""

@@ -144,12 +144,16 @@ class KeptCalls:
                 f"{durability.HEADER}: none keeps no call that an Idempotency-Key could stand for."
             )
         name = claim_name(record.salt, key)
-        async with ClientWatch(request.receive):
-            found = await self._standing(name, call)
-        if isinstance(found, Claim):
-            return await self.resume(request, f"{record.route}-{found.call}", lower, record.route)
-        if found is not None:
-            return await self._join(request, lower, found, name, call.claim)
+        while True:
+            async with ClientWatch(request.receive):
+                found = await self._standing(name, call)
+            if found is None:
+                break
+            if isinstance(found, Claim):
+                return await self.resume(request, _id_of(found, call), lower, record.route)
+            if (response := await self._join(request, lower, found, name, call)) is not None:
+                return response
+            await asyncio.sleep(_LOOK_S)
         try:
             return await self._begin_claimed(request, lower, name, call)
         except ClientGone:
@@ -159,13 +163,19 @@ class KeptCalls:
             raise
 
     async def _join(
-        self, request: Request, lower: Lower, found: Resumable, name: str, mine: Claim
-    ) -> Response:
+        self, request: Request, lower: Lower, found: Resumable, name: str, call: "_Keyed"
+    ) -> Response | None:
+        """Read beside who reads it; None where it is moving, and may be found again."""
         after = read_place(None, request.headers.get("last-event-id"))
         try:
             return await self._go_on(request, lower, found, after, watch=True)
-        except (NotFound, RequestUnknown):
-            await self._claims.forget(name, Claim(found.stem, mine.asked))  # it can be told no more
+        except (NotFound, RequestUnknown):  # its worker had it a moment ago
+            gone = Claim(found.stem, call.claim.asked)
+            if self._is_read(gone, call):
+                return None
+            if await self._is_written(gone, call):
+                return await self.resume(request, _id_of(gone, call), lower, call.record.route)
+            await self._claims.forget(name, gone)  # it can be told no more
             raise
 
     async def _begin_claimed(
@@ -189,21 +199,35 @@ class KeptCalls:
 
         A claim, where only the journal has it.
         """
-        seen, deadline = call.claim, 0.0
+        seen, since = call.claim, 0.0
         while (standing := await self._claims.claim(name, call.claim)) != call.claim:
             if standing.asked != call.claim.asked:
                 raise used_otherwise()
             if (found := await self._found(standing, call.record)) is not None:
                 return found
-            if await self._is_written(standing, call):
-                return standing
             now = time.monotonic()
             if standing != seen:
-                seen, deadline = standing, now + _BEGINS_WITHIN_S
-            elif now > deadline:
-                await self._claims.forget(name, standing)
+                seen, since = standing, now
+            if not self._is_read(standing, call):
+                if await self._is_written(standing, call):
+                    return standing
+                if now > since + self._patience_s:
+                    await self._claims.forget(name, standing)
             await asyncio.sleep(_LOOK_S)
         return None
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a call that was claimed may be nowhere."""
+        keeper = self._lifecycle.serving().keeper
+        if keeper is None or self._lifecycle.all_up:
+            return _BEGINS_WITHIN_S
+        # Its worker may be the one that is away, and another gateway wait for the next.
+        return max(_BEGINS_WITHIN_S, keeper.patience.wait_s)
+
+    def _is_read(self, standing: Claim, call: "_Keyed") -> bool:
+        """Whether who began it is here: a call whose worker has died will be with another."""
+        return self._lifecycle.serving().dispatcher.reads(_id_of(standing, call))
 
     async def _found(self, standing: Claim, record: CallRecord) -> Resumable | None:
         """Its call, if it is there; a worker that does not answer at once has not said no."""
@@ -246,3 +270,7 @@ class KeptCalls:
         source = Outliving(call) if serving.is_outlived else call
         headers = notes(job.ignored) | stream_headers(job, serving, resumed=True)
         return TokenStreamResponse(source, self._calls.pace, headers)
+
+
+def _id_of(claim: Claim, call: _Keyed) -> str:
+    return f"{call.record.route}-{claim.call}"
