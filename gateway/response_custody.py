@@ -127,13 +127,20 @@ class Custodian:
             return
         try:
             record = unpack_record(seen.record)
-        except ValueError:
-            return  # a later version wrote it, and is there to go on with it
-        if not await self._journal.claim(name, seen.fence):
-            return
+            stored = await self._store.get(_key_of(record))
+        except (ValueError, ApiError):
+            return  # of a later version, which goes on with it; or nobody knows whether it ended
+        if stored is not None and not stored.status.live:
+            await self._journal.forget(name)  # of its end, only the store knows all
+            await self._leases.done(name)
+        elif await self._journal.claim(name, seen.fence):
+            await self._own(name, record, seen.fence + 1)
+
+    async def _own(self, name: Name, record: RunRecord, fence: int) -> None:
+        """Go on with a call that is ours now, or end it."""
         await self._leases.renew([name])
         entry = await read_whole(self._journal, name)  # by now, nobody else can add to it
-        if entry is None or entry.fence != seen.fence + 1:
+        if entry is None or entry.fence != fence:
             return
         try:
             await self._go_on(name, entry, record)
@@ -171,10 +178,14 @@ class Custodian:
     async def _fail(self, name: Name, entry: Entry, record: RunRecord, reply: ErrorReply) -> None:
         """End one that cannot be made again: what it goes back to is gone."""
         _log.warning("a response in the background cannot be gone on with: %s", reply.code)
-        key = Key(record.caller.salt, response_id(record.stem))
+        key = _key_of(record)
         body = shown_as(record.shown, Status.FAILED, reply)
         await self._store.put(
             StoredResponse(key, Status.FAILED, body, b"[]", None, background=True)
         )
         await self._journal.end(name, entry.fence, pack_ending(Status.FAILED, reply), ENDED_S)
         await self._leases.done(name)
+
+
+def _key_of(record: RunRecord) -> Key:
+    return Key(record.caller.salt, response_id(record.stem))

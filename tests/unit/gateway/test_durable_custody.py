@@ -335,6 +335,33 @@ def test_a_log_that_cannot_be_read_ends_it():
     run(scenario)
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_has_ended_is_not_begun_again(monkeypatch, cancelled):
+    """Its gateway died when the store had its end, and the journal had not."""
+
+    async def scenario(world):
+        async def dies(*_):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.journal, "end", dies)
+        await world.one.begin()
+        world.worker.says = 3 if cancelled else TOKENS
+        await soon(lambda: len(world.entry.chunks) > 0)
+        if cancelled:
+            await world.one.responses.cancel(KEY)
+        await soon(lambda: not world.one.runs.written)
+        told = await world.one.responses.body(KEY)
+        await world.two.store.put(await world.one.store.get(KEY))  # theirs is one store
+        world.look(world.two)
+        await soon(lambda: NAME not in world.leases.ends)
+        assert NAME not in world.journal.entries
+        assert await world.two.responses.body(KEY) == told
+        assert json.loads(told)["status"] == ("cancelled" if cancelled else "incomplete")
+        assert len(world.worker.generated) == 1
+
+    run(scenario)
+
+
 def test_who_adopts_is_quiet_after_the_journal_was_away():
     """Whoever is alive renews first."""
 
