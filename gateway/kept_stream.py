@@ -59,14 +59,17 @@ def unpack(context: bytes) -> CallRecord:
         raise ValueError(f"a kept call without {error}") from None
 
 
-def kept(job: Job, record: CallRecord) -> Job:
-    """The job as one whose requests are kept; the frames of a stream tell their places."""
+def kept(job: Job, record: CallRecord, after: Cursor | None = None) -> Job:
+    """The job as one whose requests are kept; the frames of a stream tell places, from one on.
+
+    Raises RequestRejected where that is no place of it.
+    """
     first, *rest = job.requests
     requests = (
         replace(first, kept=Kept(record.pack())),
         *(replace(request, kept=Kept(b"")) for request in rest),
     )
-    return replace(placed(job) if job.stream else job, requests=requests)
+    return replace(placed(job, after) if job.stream else job, requests=requests)
 
 
 def placed(job: Job, after: Cursor | None = None) -> Job:

@@ -6,39 +6,28 @@ asked next, once: of two claims for one key Redis decides.
 """
 
 import logging
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.claims import CLAIM_S, Claim, MemoryClaims
 from gateway.redis.errors import RedisUnusable
-from gateway.redis.link import Purpose, Word
+from gateway.redis.functions_port import Functions
+from gateway.redis.link import Purpose
 
 _log = logging.getLogger("penstock.claims")
 
 
-class Functions(Protocol):
+class Link(Functions, Protocol):
     """What is needed of a link to Redis."""
 
     @property
     def openings(self) -> int:
         """How often it went down: after that it may have lost what it was told."""
 
-    def call(
-        self,
-        function: str,
-        keys: Sequence[str],
-        args: Sequence[Word],
-        *,
-        purpose: Purpose,
-        hurried: bool = False,
-    ) -> Awaitable[Any]:
-        """An answer in time, or RedisUnusable."""
-
 
 class RedisClaims:
     """Implements `Claims` by gateway/redis/functions/claims.lua: one command for each call."""
 
-    def __init__(self, functions: Functions, local: MemoryClaims) -> None:
+    def __init__(self, functions: Link, local: MemoryClaims) -> None:
         self._functions = functions
         self._local = local
 

@@ -15,7 +15,7 @@ from gateway.durable.journal import (
     unpack_gaps,
 )
 from gateway.redis.errors import RedisUnusable
-from gateway.redis.limiter import Functions
+from gateway.redis.functions_port import Functions
 from gateway.redis.link import Purpose, Word
 
 LEASE_S = 3.0

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from time import monotonic
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from gateway.limits import Grant, Limiter, Quota, Spent, Verdict
 from gateway.memory_limiter import standing_of
 from gateway.redis.errors import RedisDown, RedisUnusable, Unanswered
+from gateway.redis.functions_port import Functions
 from gateway.redis.link import Purpose, Word
 
 _FUNCTION = "penstock_limit"
@@ -22,19 +23,8 @@ _TELL_AGAIN_S = 0.05
 _log = logging.getLogger("penstock.limits")
 
 
-class Functions(Protocol):
+class Link(Functions, Protocol):
     """What is needed of a link to Redis."""
-
-    def call(
-        self,
-        function: str,
-        keys: Sequence[str],
-        args: Sequence[Word],
-        *,
-        purpose: Purpose,
-        hurried: bool = False,
-    ) -> Awaitable[Any]:
-        """An answer in time, or RedisUnusable."""
 
     def came_up(self) -> Awaitable[None]:
         """Wait until it is up."""
@@ -61,7 +51,7 @@ class RedisLimiter:
 
     def __init__(
         self,
-        functions: Functions,
+        functions: Link,
         local: Limiter,
         *,
         lease_s: float = _LEASE_S,

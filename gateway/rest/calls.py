@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
 
+from gateway.auth import Caller
 from gateway.dispatch import Call
 from gateway.exchange import Exchange
 from gateway.grammar_check import check_grammar
@@ -181,16 +182,22 @@ class CallRunner:
 
 def new_context(exchange: Exchange) -> CallContext:
     """What a call brings besides its body: drawn now."""
+    # Never the client's x-request-id: two calls may carry the same one.
     exchange.call_id = secrets.token_hex(12)
+    now = int(datetime.now(UTC).timestamp())
+    return context_of(exchange.call_id, now, secrets.randbits(63), exchange.caller)
+
+
+def context_of(call_id: str, now: int, seed: int, caller: Caller) -> CallContext:
+    """What a call of a caller brings besides its body."""
     return CallContext(
-        # Never the client's x-request-id: two calls may carry the same one.
-        id=exchange.call_id,
-        now=int(datetime.now(UTC).timestamp()),
-        seed=secrets.randbits(63),
-        cache_salt=exchange.salt,
-        group_salt=exchange.caller.group_salt,
-        tenant=exchange.caller.tenant,
-        weight=exchange.caller.weight,
+        id=call_id,
+        now=now,
+        seed=seed,
+        cache_salt=caller.salt,
+        group_salt=caller.group_salt,
+        tenant=caller.tenant,
+        weight=caller.weight,
     )
 
 

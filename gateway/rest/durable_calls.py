@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fastapi import Request, Response
 
-from engines.api import GenerationRequest, Kept
+from engines.api import GenerationRequest
 from engines.replicas import ReplicaSet, find
 from gateway.durable.ending import unpack_ending
 from gateway.durable.going_on import LoggedCall
@@ -15,7 +15,7 @@ from gateway.durable.streams import DurableStream, Unread
 from gateway.durable.token_log import TokenLog, read_log
 from gateway.durable.written import Writer, WrittenFrames
 from gateway.exchange import Exchange
-from gateway.kept_stream import LARGEST_BODY, CallRecord, Route, kept, placed, unpack
+from gateway.kept_stream import LARGEST_BODY, CallRecord, Route, kept, unpack
 from gateway.lifecycle import Lifecycle
 from gateway.rest.calls import CallRunner, Lower, new_context, notes
 from gateway.rest.sse import TokenStreamResponse
@@ -98,9 +98,7 @@ class DurableCalls:
         context = replace(new_context(exchange), id=stem, now=record.now, seed=record.seed)
         exchange.call_id, exchange.resumed = stem, True
         job = await self._calls.lowered(record.body, serving, exchange, context, lower)
-        requests = tuple(replace(each, kept=Kept(b"")) for each in job.requests)
-        first = replace(requests[0], kept=Kept(record.pack()))
-        return placed(replace(job, requests=(first, *requests[1:])), after)
+        return kept(job, record, after)
 
     async def _check_place(self, job: Job, log: TokenLog, after: Cursor) -> None:
         """Raises RequestRejected for a place behind the log of which no worker has more."""

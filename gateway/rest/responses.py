@@ -12,7 +12,7 @@ from gateway.exchange import Exchange
 from gateway.recollection import Recollection
 from gateway.replies import json_response
 from gateway.responses import Responses
-from gateway.rest.calls import CallRunner, Lowering, Origin, answer, notes
+from gateway.rest.calls import CallRunner, Lowering, Origin, answer, context_of, notes
 from gateway.rest.sse import TokenStreamResponse
 from openai_compat.job import Prepared
 from openai_compat.purpose import require_generation
@@ -71,15 +71,7 @@ def relowering(calls: CallRunner, recollection: Recollection) -> Relower:
 
     async def relower(record: RunRecord) -> ResponseJob:
         caller = record.caller
-        context = CallContext(
-            id=record.stem,
-            now=record.now,
-            seed=record.seed,
-            cache_salt=caller.salt,
-            tenant=caller.tenant,
-            weight=caller.weight,
-            group_salt=caller.group_salt,
-        )
+        context = context_of(record.stem, record.now, record.seed, caller)
         exchange = Exchange(f"req-{record.stem}", "POST", 0.0, caller=caller)
         recall = partial(_recall, recollection, caller.salt, partial(_lower, keeps=True))
         return await calls.again(Origin(record.body, context), exchange, recall)
