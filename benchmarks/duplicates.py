@@ -2,7 +2,7 @@
 
     python -m benchmarks.duplicates
 
-125 keys by eight requests each, all at once and each through either gateway; one key by 200; the
+125 keys by eight requests each, all at once and each through either gateway; one key by 1,000; the
 first again while Redis is killed. Nothing is seeded and the temperature is not 0, so two
 generations are two texts. How many there were the workers count: every prompt has as many tokens.
 """
@@ -21,7 +21,7 @@ from benchmarks.client import events
 from benchmarks.redis_stand import FREE_KEY, Stand, put_functions, stand, wait_for
 from tests.support.redis_server import RedisServer, redis_server
 
-KEYS, TIMES, OF_ONE, TOKENS = 125, 8, 200, 48
+KEYS, TIMES, OF_ONE, TOKENS = 125, 8, 1000, 48
 SPREAD_S = 0.1  # in which they are sent: some meet a claim, some a stream, some its end
 _TOLD_S = 0.5  # until a gateway has heard what its workers have counted
 _COUNTED = "penstock_prefix_query_tokens_total"

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from engines import worker_runs
 from engines.worker_runs import Run, Runs
 from engines.worker_session import Session
+from tests.support.hunting import CAUGHT, hunt
 from tests.support.kept_machine import KeptMachine
 
 _real = {
@@ -173,22 +172,11 @@ MUTANTS = {
     "what merges loses its place": (Session, "put", _what_merges_has_the_last_position),
 }  # fmt: skip
 
-_CAUGHT = (AssertionError, LookupError)
-_HUNT = settings(
-    max_examples=8000,  # it ends with the first catch
-    stateful_step_count=40,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
-
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_seeded_bug_is_caught(name, monkeypatch):
     """Each bug breaks a log, a book, or who hears of it."""
     owner, attribute, bug = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, bug)
-    with pytest.raises(_CAUGHT):
-        run_state_machine_as_test(KeptMachine, settings=_HUNT)
+    with pytest.raises(CAUGHT):
+        hunt(KeptMachine, examples=8000)

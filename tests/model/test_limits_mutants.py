@@ -3,27 +3,16 @@
 from importlib.resources import files
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from gateway import memory_limiter
 from gateway.limits import Grant
 from gateway.memory_limiter import MemoryLimiter
 from gateway.redis import library
+from tests.support.hunting import CAUGHT, hunt
 from tests.support.limits_machine import InRedis, LimitsMachine
 from tests.support.redis_server import needs_redis, redis_server
 
 LUA = files("gateway.redis") / "functions" / "limits.lua"
-_CAUGHT = (AssertionError, LookupError)
-_HUNT = settings(
-    max_examples=4000,  # it ends with the first catch
-    stateful_step_count=40,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
 _settle = MemoryLimiter.settle
 _reserve = MemoryLimiter.reserve
 _standing_of = memory_limiter.standing_of
@@ -150,8 +139,8 @@ def test_a_seeded_bug_is_caught_in_memory(name, monkeypatch):
     """Each bug breaks a verdict, a counter, or is remembered at the end."""
     owner, attribute, bug = IN_MEMORY[name]
     monkeypatch.setattr(owner, attribute, bug)
-    with pytest.raises(_CAUGHT):
-        run_state_machine_as_test(LimitsMachine, settings=_HUNT)
+    with pytest.raises(CAUGHT):
+        hunt(LimitsMachine)
 
 
 @pytest.fixture(scope="module")
@@ -172,5 +161,5 @@ def test_a_seeded_bug_is_caught_in_redis(name, server):
         def open_world(self):
             return InRedis(server, source.replace(lua, lua.replace(line, bug)))
 
-    with pytest.raises(_CAUGHT):
-        run_state_machine_as_test(Machine, settings=_HUNT)
+    with pytest.raises(CAUGHT):
+        hunt(Machine)

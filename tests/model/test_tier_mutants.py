@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from engines.ledger import LedgerRunner
 from engines.scheduler import Scheduler
@@ -12,6 +10,7 @@ from engines.tiers import moves
 from engines.tiers.moves import Moves
 from kvcache.naming import root_name
 from kvcache.tiers import DiskTier, SecondChance, Tiers
+from tests.support.hunting import CAUGHT, hunt
 from tests.support.tiered_machine import TieredMachine
 
 _real = {
@@ -135,22 +134,11 @@ MUTANTS = {
     "what goes to the disk is not told": (DiskTier, "_enter", _what_goes_down_is_not_told),
 }
 
-_CAUGHT = (AssertionError, ValueError, LookupError)
-_HUNT = settings(
-    max_examples=4000,  # it ends with the first catch
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
-
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_seeded_bug_is_caught(name, monkeypatch):
     """Each bug breaks an invariant, a book, or the text."""
     owner, attribute, bug = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, bug)
-    with pytest.raises(_CAUGHT):
-        run_state_machine_as_test(TieredMachine, settings=_HUNT)
+    with pytest.raises(CAUGHT):
+        hunt(TieredMachine, steps=50)
