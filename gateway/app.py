@@ -22,7 +22,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.logs import log_fault
 from gateway.metrics import Metrics
 from gateway.replies import error_response
-from gateway.response_parts import response_parts
+from gateway.responses.parts import response_parts
 from gateway.rest import (
     chat,
     completions,

@@ -23,7 +23,7 @@ from gateway.lifecycle import Lifecycle, Serving
 from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
 from gateway.opened import Opened
-from gateway.response_store import MemoryResponseStore
+from gateway.responses.store import MemoryResponseStore
 from gateway.settings import Settings
 from gateway.shared import Shared
 from gateway.vector_dispatch import VectorDispatcher

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gateway.claims import Claims
 from gateway.durable.responses import Durable
 from gateway.limits import Limiter
-from gateway.response_store import ResponseStore
+from gateway.responses.store import ResponseStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from itertools import islice
 
 from gateway.redis.errors import RedisUnusable
 from gateway.redis.link import Purpose, RedisLink, Word
-from gateway.response_store import MAX_RESPONSES
+from gateway.responses.store import MAX_RESPONSES
 
 _FUNCTION = "penstock_note_responses"
 _KEYS = ("penstock:{responses}:used", "penstock:{responses}:sizes")  # in one slot

@@ -17,7 +17,7 @@ from gateway.redis.errors import RedisUnusable, Unanswered
 from gateway.redis.link import Purpose, RedisLink, Word
 from gateway.redis.packed_response import UnknownForm, pack, tag_of, unpack
 from gateway.redis.response_index import ResponseIndex, response_key
-from gateway.response_store import MAX_RESPONSES, ResponseStore
+from gateway.responses.store import MAX_RESPONSES, ResponseStore
 from gateway.settings import Settings
 from openai_compat.responses.stored import Key, StoredResponse, no_store
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from gateway.durable.record import RunRecord
 from gateway.durable.responses import Relower
 from gateway.exchange import Exchange
-from gateway.recollection import Recollection
 from gateway.replies import json_response
-from gateway.responses import Responses
+from gateway.responses.recollection import Recollection
+from gateway.responses.service import Responses
 from gateway.rest.calls import CallRunner, Lowering, Origin, answer, context_of, notes
 from gateway.rest.sse import TokenStreamResponse
 from openai_compat.job import Prepared

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.redis.setup import set_up
-from gateway.response_store import MemoryResponseStore, StoreFull
+from gateway.responses.store import MemoryResponseStore, StoreFull
 from gateway.setting_kinds import Secret
 from openai_compat.responses.snapshot import Status
 from openai_compat.responses.stored import Key

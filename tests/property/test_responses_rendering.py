@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.kept_call import split
+from gateway.responses.kept_call import split
 from tests.support.messages import THINKER, events_of, token_events
 from tests.support.responses import (
     WEATHER,

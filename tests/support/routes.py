@@ -11,7 +11,7 @@ from gateway.claims import MemoryClaims
 from gateway.lifecycle import Lifecycle
 from gateway.memory_limiter import MemoryLimiter
 from gateway.metrics import Metrics
-from gateway.response_store import MemoryResponseStore
+from gateway.responses.store import MemoryResponseStore
 from gateway.settings import Settings
 from gateway.shared import Shared
 

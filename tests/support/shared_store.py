@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from gateway.redis.link import RedisLink
 from gateway.redis.response_index import ResponseIndex
 from gateway.redis.responses import SharedResponseStore
-from gateway.response_store import MemoryResponseStore
+from gateway.responses.store import MemoryResponseStore
 from gateway.setting_kinds import Secret
 
 

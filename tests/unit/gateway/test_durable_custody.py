@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from engines.replicas import ReplicaSet
-from gateway import response_custody, response_following
 from gateway.admission import Admission
 from gateway.auth import Caller
 from gateway.dispatch import Dispatcher
@@ -18,11 +17,12 @@ from gateway.durable.responses import Durable, WrittenResponses
 from gateway.exchange import Exchange
 from gateway.lifecycle import Lifecycle, Serving
 from gateway.metrics import Metrics
-from gateway.response_custody import Custodian
-from gateway.response_parts import ResponseParts
-from gateway.response_runs import Runs
-from gateway.response_store import MemoryResponseStore
-from gateway.responses import Responses
+from gateway.responses import custody, following
+from gateway.responses.custody import Custodian
+from gateway.responses.parts import ResponseParts
+from gateway.responses.runs import Runs
+from gateway.responses.service import Responses
+from gateway.responses.store import MemoryResponseStore
 from openai_compat.errors import NotFound, Overloaded, Unavailable
 from openai_compat.responses.query import Page, Retrieval
 from openai_compat.responses.stored import Key, no_previous
@@ -141,9 +141,9 @@ def run(scenario):
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch):
-    monkeypatch.setattr(response_custody, "_LOOK_S", 0.01)
-    monkeypatch.setattr(response_custody, "_QUIET_S", 0.3)
-    monkeypatch.setattr(response_following, "_LOOK_S", 0.005)
+    monkeypatch.setattr(custody, "_LOOK_S", 0.01)
+    monkeypatch.setattr(custody, "_QUIET_S", 0.3)
+    monkeypatch.setattr(following, "_LOOK_S", 0.005)
     monkeypatch.setattr(going_on, "_LOOK_S", 0.005)
 
 
@@ -207,7 +207,7 @@ def test_what_no_worker_has_goes_on_from_its_log():
         assert texts(events)[:8] == before
         numbers = [event["sequence_number"] for event in events]
         assert numbers == sorted(set(numbers))
-        assert numbers[-1] > response_following.LOST_NUMBERS
+        assert numbers[-1] > following.LOST_NUMBERS
         assert world.entry.gaps == (5,)
         emitted = world.worker.generated[-1].emitted[0]
         assert len(emitted) == 5
@@ -536,7 +536,7 @@ def test_who_is_fenced_leaves_it_to_the_other():
 
 def test_a_follower_elsewhere_outlasts_an_emptied_journal(monkeypatch):
     """Until its owner has written it once more; one that is deleted is gone."""
-    monkeypatch.setattr(response_following, "_MISSED_S", 0.5)
+    monkeypatch.setattr(following, "_MISSED_S", 0.5)
 
     async def scenario(world):
         whole = await control()
@@ -566,7 +566,7 @@ def test_a_follower_elsewhere_outlasts_an_emptied_journal(monkeypatch):
 
 def test_a_follower_of_one_that_is_deleted_is_told_so(monkeypatch):
     """In a stream of its own numbers."""
-    monkeypatch.setattr(response_following, "_MISSED_S", 0.05)
+    monkeypatch.setattr(following, "_MISSED_S", 0.05)
 
     async def scenario(world):
         follower = await world.one.begin()

@@ -13,11 +13,11 @@ from gateway.dispatch import Dispatcher
 from gateway.durable.record import RunRecord
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
-from gateway.recollection import Recollection
-from gateway.response_following import Follower
-from gateway.response_runs import Runs
-from gateway.response_store import MemoryResponseStore
-from gateway.responses import Responses
+from gateway.responses.following import Follower
+from gateway.responses.recollection import Recollection
+from gateway.responses.runs import Runs
+from gateway.responses.service import Responses
+from gateway.responses.store import MemoryResponseStore
 from openai_compat.errors import NotFound, Overloaded, RequestRejected
 from openai_compat.responses.query import Page, Retrieval
 from openai_compat.responses.stored import Key, referred_ids

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.response_store import MemoryResponseStore, StoreFull
+from gateway.responses.store import MemoryResponseStore, StoreFull
 from openai_compat.responses.snapshot import Status
 from openai_compat.responses.stored import Key
 from tests.support.responses import kept

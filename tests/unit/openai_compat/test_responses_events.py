@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engines.errors import EngineDied
-from gateway.kept_call import split
+from gateway.responses.kept_call import split
 from openai_compat.errors import Overloaded, RequestRejected, reply_to
 from tests.support.messages import THINKER, events_of, token_events
 from tests.support.responses import (

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from gateway.durable.responses import WrittenResponses
 from gateway.lifecycle import Lifecycle
 from gateway.metrics import Metrics
-from gateway.recollection import Recollection
-from gateway.response_custody import Custodian
-from gateway.response_runs import Runs
-from gateway.responses import Responses
+from gateway.responses.custody import Custodian
+from gateway.responses.recollection import Recollection
+from gateway.responses.runs import Runs
+from gateway.responses.service import Responses
 from gateway.rest.calls import CallRunner
 from gateway.rest.responses import relowering
 from gateway.settings import Settings

@@ -10,11 +10,11 @@ from gateway.durable.record import RunRecord
 from gateway.durable.responses import WrittenResponses, kept
 from gateway.durable.written import Writer, WrittenFrames
 from gateway.exchange import Exchange
-from gateway.kept_call import KeptCall, KeptResponse, no_room
-from gateway.recollection import Recollection
-from gateway.response_following import Follower, LogFollower
-from gateway.response_runs import Runs
-from gateway.response_store import ResponseStore, StoreFull
+from gateway.responses.following import Follower, LogFollower
+from gateway.responses.kept_call import KeptCall, KeptResponse, no_room
+from gateway.responses.recollection import Recollection
+from gateway.responses.runs import Runs
+from gateway.responses.store import ResponseStore, StoreFull
 from gateway.rest.sse import Source
 from openai_compat.errors import RequestRejected
 from openai_compat.job import Job

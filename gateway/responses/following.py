@@ -14,9 +14,9 @@ from gateway.durable.journal import Entry, Journal, JournalAway, Name
 from gateway.durable.record import RunRecord, unpack_record
 from gateway.durable.responses import Relower
 from gateway.durable.token_log import read_chunk
-from gateway.kept_call import split
-from gateway.response_runs import Runs
-from gateway.response_store import ResponseStore
+from gateway.responses.kept_call import split
+from gateway.responses.runs import Runs
+from gateway.responses.store import ResponseStore
 from openai_compat.errors import ErrorReply, RequestRejected
 from openai_compat.responses.frames import Events, error_event
 from openai_compat.responses.lower import ResponseJob

@@ -10,11 +10,11 @@ from gateway.durable.ending import ending_of
 from gateway.durable.journal import Fenced, JournalAway, Leases, Name
 from gateway.durable.written import WrittenFrames
 from gateway.exchange import Exchange, Outcome
-from gateway.kept_call import KeptResponse, no_room
 from gateway.logs import log_fault, log_request
 from gateway.metrics import Metrics
 from gateway.replies import reply_for
-from gateway.response_store import StoreFull
+from gateway.responses.kept_call import KeptResponse, no_room
+from gateway.responses.store import StoreFull
 from openai_compat.responses.stored import Key
 
 # Of one that is written down: another gateway has it, or this one has no engine for it any more.

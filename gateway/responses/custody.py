@@ -24,8 +24,8 @@ from gateway.exchange import Exchange
 from gateway.lifecycle import Lifecycle, Phase
 from gateway.metrics import Metrics
 from gateway.replies import reply_for
-from gateway.response_runs import Runs
-from gateway.response_store import ResponseStore
+from gateway.responses.runs import Runs
+from gateway.responses.store import ResponseStore
 from openai_compat.errors import ApiError, ErrorReply
 from openai_compat.responses.ids import response_id
 from openai_compat.responses.lower import ResponseJob

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.response_store import ResponseStore
+from gateway.responses.store import ResponseStore
 from openai_compat.errors import RequestRejected
 from openai_compat.responses.items import MAX_ITEMS
 from openai_compat.responses.stored import (

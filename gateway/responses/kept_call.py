@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gateway.dispatch import Call
 from gateway.replies import reply_for
-from gateway.response_store import ResponseStore, StoreFull
+from gateway.responses.store import ResponseStore, StoreFull
 from openai_compat.errors import ErrorReply, Overloaded
 from openai_compat.responses.render import ResponseRenderer
 from openai_compat.responses.stored import Key, StoredResponse

@@ -1,0 +1,1 @@
+"""Responses that are kept: in the foreground, in the background, here or at another gateway."""
