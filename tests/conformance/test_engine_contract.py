@@ -296,8 +296,9 @@ async def test_stop_is_idempotent_and_fails_what_is_open(kind):
     stream = engine.generate(ask("a", [1, 2, 3], max_tokens=120))
     stopping = asyncio.create_task(engine.stop(grace_s=0))
     await asyncio.sleep(0)
-    gate.open()
+    gate.allow(8)  # enough to see the end, and too few to come to it
     await stopping
+    gate.open()
     with pytest.raises(EngineUnavailable, match="stopping"):
         await read(stream)
     with pytest.raises(EngineUnavailable, match="stopping"):

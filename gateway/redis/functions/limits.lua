@@ -58,7 +58,7 @@ local function reserve(keys, now, args)
   end
   local asked = cost_us(tokens, per_minute)
   if per_minute > 0 and owed > 0 and owed + asked > MINUTE_US then
-    return {'tokens', in_flight, whole(owed), whole(math.min(owed, owed + asked - MINUTE_US))}
+    return {'tokens', in_flight, whole(owed), whole(math.ceil(math.min(owed, owed + asked - MINUTE_US)))}
   end
   hold(keys, lease, now, lease_us)
   owe(keys, now, owed + asked)
