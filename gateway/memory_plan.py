@@ -174,7 +174,7 @@ def _too_large(
     smaller = footprint.weight_bytes(ITEM_BYTES["bfloat16"], packs=demand.packs)
     hints = [] if demand.dtype == "bfloat16" else [f"--dtype bfloat16 ({told(smaller)} of weights)"]
     if footprint.kv_width:
-        hints.append("a lower --max-running")
+        hints.append("a lower --max-running or --max-context")
     hints.append("more memory (--memory, or the container's limit)")
     return (
         f"the model does not fit: it needs {told(weights + rest + 2 * block)}, of it"

@@ -73,6 +73,7 @@ def _of_kv(planned: "Planned") -> list[str]:
     if kv is None:
         return []
     most = plan.demand.max_running
+    served = f"--device {planned.device} --dtype {plan.demand.dtype} --max-context {kv.context}"
     return [
         "",
         f"one token   {kv.need.token_bytes} bytes of keys and values",
@@ -85,8 +86,7 @@ def _of_kv(planned: "Planned") -> list[str]:
             for length in _lengths(planned)
         ),
         "",
-        f"penstock serve would take --device {planned.device} --dtype {plan.demand.dtype}"
-         f" --max-context {kv.context}, and {kv.blocks} blocks",
+        f"penstock serve would take {served}, and {kv.blocks} blocks",
     ]
 
 

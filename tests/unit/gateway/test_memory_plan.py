@@ -1,4 +1,4 @@
-"""What a model takes of the memory there is, by value; and what is free, by the files that say so."""
+"""What a model takes of the memory there is, by value; what is free, by the files that say so."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ DEMAND = Demand(
 
 
 def test_a_plan_adds_up():
-    """131,072 bytes of a token in bfloat16, and all of the room in blocks, less what else there is."""
+    """131,072 bytes of a token in bfloat16, and the rest of the room in blocks."""
     plan = plan_memory(LLAMA, DEMAND, Room(40 * GIB, "test", spared=5))
     assert plan.weight_bytes == 16_060_522_496
     assert (plan.kv.need.token_bytes, plan.kv.block_bytes) == (131_072, 4 * MIB)
