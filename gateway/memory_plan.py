@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _GIB = 1 << 30
 
-# Measured, penstock-tiny served in bfloat16: a gateway of 102 MiB and a worker of 495, its weights and
-# blocks included. 405 MiB of both have no file behind them; pages of files are given up when asked.
+# Measured, penstock-tiny served in bfloat16: a gateway of 102 MiB and a worker of 495, weights and
+# blocks included. 405 MiB of both have no file behind them; pages of files are given up if asked.
 PROCESS_BYTES = 512 * _MIB
 
 # Of a row of logits, whatever its number: the model's own, float32, edited, weighed, and the sort
