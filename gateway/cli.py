@@ -1,4 +1,4 @@
-"""The command line: `penstock serve | gateway | worker | chat | check | redis-setup`.
+"""The command line: `penstock serve | gateway | worker | plan | chat | check | redis-setup`.
 
 What a command needs is imported when it runs.
 """
@@ -94,6 +94,25 @@ def worker(
     raise typer.Exit(run(settings, status_fd, name or ""))
 
 
+def plan(config: Path | None = None, *, as_json: bool = False, **flags: object) -> None:
+    """Say what serving a model would take of this machine's memory. Nothing is loaded."""
+    settings = _settings(config, flags)
+    from engines.errors import ModelRejected
+    from gateway.plan_command import plan_of
+    from gateway.plan_report import as_lines, as_object
+
+    try:
+        made = plan_of(settings)
+    except ModelRejected as error:
+        raise _refused(error, _EXIT_REFUSED) from None
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(as_object(made), indent=2))
+    else:
+        typer.echo("\n".join(as_lines(made)))
+
+
 def _settings(config: Path | None, flags: dict[str, object]) -> "Settings":
     from gateway.config import ConfigError, quiet_libraries, read_settings
 
@@ -139,9 +158,15 @@ def _parameters(command: str) -> dict[str, inspect.Parameter]:
         status = typer.Option("--status-fd", hidden=True)  # for the one who starts it
         annotations["status_fd"] = Annotated[int | None, status]
         annotations["name"] = Annotated[str | None, typer.Option("--name", hidden=True)]
+    if command == "plan":
+        as_json = typer.Option("--json", help="Print one JSON object, sizes in bytes.")
+        annotations["as_json"] = Annotated[bool, as_json]
     return {
         name: inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if name == "as_json" else None,
+            annotation=annotation,
         )
         for name, annotation in annotations.items()
     }
@@ -160,7 +185,7 @@ def _with_setting_flags(function: Any) -> Any:
     return function
 
 
-for _command in (serve, gateway, worker):
+for _command in (serve, gateway, worker, plan):
     app.command()(_with_setting_flags(_command))
 
 

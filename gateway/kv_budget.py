@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from engines.errors import ModelRejected
 
 _MIB = 1 << 20
-_AUTO_SHARE = 4  # of what is free, one part
-_AUTO_CAP_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,13 @@ class KvBudget:
         return text
 
 
-def plan_kv(need: KvNeed, *, asked_bytes: int, free_bytes: int) -> KvBudget:
-    """The blocks that `asked_bytes` (0: a share of what is free) give, at most what is useful.
+def plan_kv(need: KvNeed, *, asked_bytes: int, room_bytes: int) -> KvBudget:
+    """The blocks that `asked_bytes` (0: all the room there is) give, at most what is useful.
 
     Raises ModelRejected when not even a few tokens fit.
     """
     block_bytes = max(1, need.token_bytes * need.block_size)
-    budget = asked_bytes or min(free_bytes // _AUTO_SHARE, _AUTO_CAP_BYTES)
+    budget = asked_bytes or room_bytes
     useful = need.max_running * -(-need.context // need.block_size)
     blocks = min(budget // block_bytes, useful)
     if blocks < 1:

@@ -25,8 +25,9 @@ from engines.text.model_files import read_text
 from engines.tiers.fingerprint import fingerprint
 from engines.tiers.keeper import Keeper
 from engines.tiers.opening import TierBudget, open_keeper
-from gateway.free_memory import free_memory_bytes
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
+from gateway.memory_plan import MemoryPlan, Room, choose_context, plan_memory
+from gateway.memory_room import demand_of, gpu_room, machine_room
 from gateway.model_directory import TextSide, read_text_side
 from gateway.opened import (
     Computes,
@@ -97,12 +98,12 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
 
 
 def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
+    before = machine_room(settings.memory)  # what the plan counts is not yet taken
     report("importing torch")
     # OpenMP reads this when torch loads it. Spinning threads starve the event loop and each other
     # wherever cores are shared: 593 ms per step became 15 (docs/adr/0006).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
-        from engines.torch.encoders import is_encoder
         from engines.torch.identity import kv_fingerprint
         from engines.torch.loading import open_model
     except ImportError as error:
@@ -111,13 +112,14 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         ) from error
     report("reading tokenizer")
     text = read_text_side(path)
-    if is_encoder(path):
+    plan = _torch_plan(path, settings, before)
+    if plan.kv is None:
         return _open_encoder(path, text, settings, report, on_death)
+    kv = plan.kv
     loaded = open_model(
         path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
     )
     facts = loaded.facts
-    kv = _torch_budget(settings, loaded)
     ends = frozenset(facts.eos_ids) or text.end_tokens
     grammars = _grammars(path, facts.vocab_size, ends) if facts.generates else None
     report("allocating KV blocks")
@@ -171,7 +173,7 @@ def _open_encoder(
         path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
     )
     facts = loaded.facts
-    context = _context(settings, facts.max_context)
+    context = choose_context(settings.max_context, facts.max_context)
     block = context + 1  # never full, so never looked up again
     kv = KvBudget(settings.max_running, context, 0, KvNeed(0, block, settings.max_running, context))
     size = facts.recipe.size(facts.hidden_size)
@@ -189,14 +191,23 @@ def _open_encoder(
     return Loaded(engine, text, lambda: Sizes(kv, limits))
 
 
-def _torch_budget(settings: Settings, loaded: "LoadedModel") -> KvBudget:
+def _torch_plan(path: Path, settings: Settings, machine: Room) -> MemoryPlan:
+    """What the model will take, before any of it is loaded. Raises ModelRejected."""
     import torch
 
-    on_gpu = loaded.device.type == "cuda"
-    free = torch.cuda.mem_get_info(loaded.device)[0] if on_gpu else free_memory_bytes()
-    precision = str(loaded.dtype).removeprefix("torch.")
-    token_bytes = loaded.facts.kv_bytes_per_token(precision)
-    return _budget(settings, token_bytes, loaded.facts.max_context, free)
+    from engines.torch.footprint import read_footprint
+    from engines.torch.linear import can_pack
+    from engines.torch.loading import choose_place
+
+    footprint = read_footprint(path)
+    place = choose_place(settings.device, settings.dtype, footprint.dtype)
+    on_gpu = place.device.type == "cuda"
+    room = machine
+    if on_gpu:
+        room = gpu_room(settings.memory, torch.cuda.mem_get_info(place.device)[0])
+    dtype = str(place.dtype).removeprefix("torch.")
+    packs = can_pack(place.device, place.dtype)
+    return plan_memory(footprint, demand_of(settings, dtype, on_gpu=on_gpu, packs=packs), room)
 
 
 def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
@@ -204,7 +215,7 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
 
     report("reading tokenizer")
     text = read_text_side(path)
-    kv = _budget(settings, _LEDGER_TOKEN_BYTES, _LEDGER_CONTEXT, free_memory_bytes())
+    kv = _ledger_budget(settings)
     vocab_size = text.tokenizer.vocab_size
     specials = text.tokenizer.special_tokens
     # It says every token but those at the bottom that mean something to a tokenizer.
@@ -252,19 +263,11 @@ def _can(all_of: frozenset[Capability], grammars: object) -> frozenset[Capabilit
     return all_of if grammars is not None else all_of - {Capability.GRAMMAR}
 
 
-def _budget(settings: Settings, token_bytes: int, own_context: int, free: int) -> KvBudget:
-    context = _context(settings, own_context)
-    need = KvNeed(token_bytes, settings.block_size, settings.max_running, context)
-    return plan_kv(need, asked_bytes=settings.kv_cache_memory, free_bytes=free)
-
-
-def _context(settings: Settings, own_context: int) -> int:
-    context = settings.max_context or own_context
-    if context > own_context:
-        raise ModelRejected(
-            f"--max-context {context} is more than the model's own {own_context} tokens"
-        )
-    return context
+def _ledger_budget(settings: Settings) -> KvBudget:
+    context = choose_context(settings.max_context, _LEDGER_CONTEXT)
+    need = KvNeed(_LEDGER_TOKEN_BYTES, settings.block_size, settings.max_running, context)
+    room = machine_room(settings.memory)
+    return plan_kv(need, asked_bytes=settings.kv_cache_memory, room_bytes=room.usable_bytes)
 
 
 def _info(

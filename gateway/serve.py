@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from engines.errors import EngineDied, EngineError, ModelRejected
 from gateway.bootstrap import Parts, build, room, serving
-from gateway.config import check_channels, worker_tls, worker_token
+from gateway.config import check_channels, worker_environment, worker_tls, worker_token
 from gateway.console import StartScreen
 from gateway.lifecycle import Phase
 from gateway.logs import configure_logging
+from gateway.memory_room import with_share
 from gateway.opened import model_names
 from gateway.readiness import settle_memory
 from gateway.server import Server
 from gateway.settings import Settings
 from gateway.source import InProcess, Opener, Source, Watch
+from gateway.workers.devices import visible_gpus
 from gateway.workers.elsewhere import Elsewhere
 from gateway.workers.fleet import Fleet
 from gateway.workers.socket_folder import socket_folder
@@ -148,7 +150,8 @@ class Process:
 def serve(settings: Settings, listener: socket, url: str) -> int:
     """Serve over workers that are started here. Returns the exit code."""
     with socket_folder() as folder:
-        links = [Supervised(number, settings, folder) for number in range(settings.replicas)]
+        own = with_share(settings, visible_gpus(worker_environment("")))
+        links = [Supervised(number, own, folder) for number in range(settings.replicas)]
         return _run(settings, Fleet(settings, links), listener, url, _sharing(settings))
 
 

@@ -93,11 +93,15 @@ class Settings:
         group="capacity",
         unit="tokens",
     )
+    memory: int = _setting(
+        0, byte_count(), "Memory of one worker in all, weights included; 0: what is free",
+        group="capacity", unit="bytes",
+    )  # fmt: skip
     block_size: int = _setting(
         32, number(1, 1024), "Tokens in one KV block", group="capacity", unit="tokens"
     )
     kv_cache_memory: int = _setting(
-        0, byte_count(), "Memory of the KV cache; 0: a quarter of what is free, at most 4 GiB",
+        0, byte_count(), "Memory of the KV cache; 0: what fits beside the weights",
         group="capacity", unit="bytes",
     )  # fmt: skip
     kv_host_memory: int = _setting(
@@ -262,12 +266,13 @@ _BOTH = frozenset(
 )
 _ENGINE = frozenset(
     {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
-    | {"kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
+    | {"memory", "kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
     | {"max_step_tokens", "step_timeout_s"}
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
 _ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})
 _SHARED = frozenset({"redis", "advertise"})
+_SELF_BATCHING = frozenset({"engine_config", "step_timeout_s", "kv_disk_dir", "kv_disk_bytes"})
 
 
 def flags_of(command: str) -> tuple[Field[Any], ...]:
@@ -275,6 +280,7 @@ def flags_of(command: str) -> tuple[Field[Any], ...]:
     every = {field.name for field in setting_fields()} - _NO_FLAG
     taken = {
         "serve": every - _ELSEWHERE,
+        "plan": _ENGINE - _SELF_BATCHING | {"model_dir", "replicas"},
         "worker": _BOTH | _ENGINE | _SHARED | {"listen"},
         "gateway": every - _ENGINE - {"listen", "replicas"},
     }[command]

@@ -10,17 +10,11 @@ from torch import Tensor, nn
 from engines.torch import bidirectional
 from engines.torch.batch import MIN_ROWS
 from engines.torch.checkpoint import check_weights
-from engines.torch.encoders import EncoderFacts, read_encoder
+from engines.torch.encoders import UNUSED, EncoderFacts, read_encoder
 from engines.torch.loading import Progress, choose_place, load_weights, settle
 from engines.torch.recipe import Pooling
 from engines.torch.vectors import Head, load_head
 
-# What checkpoints hold beside the encoder: heads of their pretraining, and what is computed anew.
-_UNUSED = (
-    "cls.", "lm_head.", "pooler.", "vocab_", "generator_", "discriminator_",
-    "bert.pooler.", "roberta.pooler.", "embeddings.position_ids",
-    "bert.embeddings.position_ids", "roberta.embeddings.position_ids",
-)  # fmt: skip
 _WITH_POOLER = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
 
 
@@ -57,7 +51,7 @@ def open_encoder(
         path,
         facts.architecture,
         place.dtype,
-        unused=_UNUSED,
+        unused=UNUSED,
         attn_implementation=bidirectional.NAME,
         **plain,
     )

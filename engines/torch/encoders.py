@@ -8,13 +8,14 @@ vectors equal to transformers' own attention.
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import ModelRejected
 from engines.text.model_files import read_object
 from engines.torch.recipe import Pooling, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # What sentence-transformers makes of a plain BERT, and normalised, as its published models are.
 _DEFAULT = Recipe(Pooling.MEAN)
@@ -27,6 +28,13 @@ class Family:
     stem: str  # BertModel, BertForSequenceClassification
     positions_after_padding: bool = False  # the first position is the padding token's id + 1
 
+
+# What checkpoints hold beside the encoder: heads of their pretraining, and what is computed anew.
+UNUSED = (
+    "cls.", "lm_head.", "pooler.", "vocab_", "generator_", "discriminator_",
+    "bert.pooler.", "roberta.pooler.", "embeddings.position_ids",
+    "bert.embeddings.position_ids", "roberta.embeddings.position_ids",
+)  # fmt: skip
 
 # config.json's model_type -> how transformers computes it.
 ENCODERS = MappingProxyType(
@@ -63,6 +71,13 @@ def is_encoder(path: Path) -> bool:
     return read_object(path / "config.json", required=True).get("model_type") in ENCODERS
 
 
+def read_purpose(path: Path) -> tuple[bool, Recipe]:
+    """Whether it ranks, and how its vectors are made. Raises ModelRejected; needs no torch."""
+    raw: dict[str, Any] = read_object(path / "config.json", required=True)
+    recipe = read_recipe(path, _DEFAULT)
+    return _ranks(raw, str(raw.get("model_type")), recipe), recipe
+
+
 def read_encoder(path: Path) -> EncoderFacts:
     """The facts of the encoder in a local directory. Raises ModelRejected for what is not done."""
     raw: dict[str, Any] = read_object(path / "config.json", required=True)
@@ -91,7 +106,9 @@ def read_encoder(path: Path) -> EncoderFacts:
     )
 
 
-def _parse(raw: dict[str, Any], family: str) -> PretrainedConfig:
+def _parse(raw: dict[str, Any], family: str) -> "PretrainedConfig":
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - it brings torch: see footprint.py
+
     if "quantization_config" in raw:
         raise ModelRejected("the checkpoint is quantised; encoders are served unquantised only")
     if raw.get("is_decoder") or raw.get("add_cross_attention"):

@@ -8,13 +8,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import ModelRejected
 from engines.torch.encoders import ENCODERS
 from engines.torch.recipe import Pooling, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # config.json's model_type -> the transformers class that computes it.
 FAMILIES = MappingProxyType(
@@ -57,7 +58,7 @@ _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 # Frequencies that change with the length of the longest row of a batch: a token would then depend
 # on its batch-mates. Below the original length they do not change, so the context ends there.
-_ROPE_BY_LENGTH = frozenset({"dynamic", "longrope"})
+ROPE_BY_LENGTH = frozenset({"dynamic", "longrope"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +84,45 @@ class ModelFacts:
         return 2 * self.layers * self.kv_heads * self.head_dim * ITEM_BYTES[dtype]
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a directory says itself, before transformers fills in its family's defaults."""
+
+    raw: dict[str, Any]  # config.json
+    family: str
+    quantization: str | None
+    generates: bool
+    recipe: Recipe
+
+
+def choose_dtype(name: str, published: str, *, on_gpu: bool) -> str:
+    """What a data type means for a checkpoint published in another. Raises ModelRejected."""
+    if name == "auto":
+        name = "bfloat16" if on_gpu and published in ("bfloat16", "float16") else "float32"
+    if name not in ITEM_BYTES:
+        raise ModelRejected(f"dtype {name!r} is not supported; use auto, {', '.join(ITEM_BYTES)}")
+    return name
+
+
+def read_published(path: Path) -> Published:
+    """What the model in a directory is published as. Raises ModelRejected; needs no torch."""
+    raw = _read_json(path / "config.json")
+    family = _family(raw)
+    quantization = _quantization(raw, family)
+    recipe = read_recipe(path, _DEFAULT_RECIPE)
+    generates = not recipe.declared and raw.get("architectures") != [BARE[family]]
+    return Published(raw, family, quantization, generates, recipe)
+
+
 def read_facts(path: Path) -> ModelFacts:
     """The facts of the model in a local directory.
 
     Raises ModelRejected when there is no usable config.json, or it describes what is not offered.
     """
-    raw = _read_json(path / "config.json")
-    family = _family(raw)
-    quantization = _quantization(raw, family)
-    config = _parse(raw, family)
+    published = read_published(path)
+    family, recipe, generates = published.family, published.recipe, published.generates
+    config = _parse(published.raw, family)
     _check_shape(config)
-    recipe = read_recipe(path, _DEFAULT_RECIPE)
-    generates = not recipe.declared and raw.get("architectures") != [BARE[family]]
     length = _max_context(config)
     heads = int(config.num_attention_heads)
     return ModelFacts(
@@ -108,7 +136,7 @@ def read_facts(path: Path) -> ModelFacts:
         hidden_size=int(config.hidden_size),
         eos_ids=_eos_ids(path, config),
         dtype=str(config.dtype or "float32").removeprefix("torch."),
-        quantization=quantization,
+        quantization=published.quantization,
         generates=generates,
         recipe=recipe,
     )
@@ -153,8 +181,10 @@ def _quantization(raw: dict[str, Any], family: str) -> str | None:
     )
 
 
-def _parse(raw: dict[str, Any], family: str) -> PretrainedConfig:
+def _parse(raw: dict[str, Any], family: str) -> "PretrainedConfig":
     """Let transformers fill in the family's defaults, by the native class only."""
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - it brings torch: see footprint.py
+
     try:
         config: PretrainedConfig = CONFIG_MAPPING[family].from_dict(raw)
     except Exception as error:  # any failure of a third party's parser means the same
@@ -164,7 +194,7 @@ def _parse(raw: dict[str, Any], family: str) -> PretrainedConfig:
     return config
 
 
-def _check_shape(config: PretrainedConfig) -> None:
+def _check_shape(config: "PretrainedConfig") -> None:
     for name in ("vocab_size", "num_hidden_layers", "num_attention_heads", "hidden_size"):
         count = getattr(config, name, None)
         if not isinstance(count, int) or count < 1:
@@ -178,24 +208,24 @@ def _check_shape(config: PretrainedConfig) -> None:
         raise ModelRejected("bidirectional attention is not supported: tokens are never re-read")
 
 
-def _max_context(config: PretrainedConfig) -> int:
+def _max_context(config: "PretrainedConfig") -> int:
     length = int(config.max_position_embeddings)
     for rope in _ropes(config):
-        if rope.get("rope_type", "default") in _ROPE_BY_LENGTH:
+        if rope.get("rope_type", "default") in ROPE_BY_LENGTH:
             original = rope.get("original_max_position_embeddings")
             original = original or getattr(config, "original_max_position_embeddings", None)
             length = min(length, int(original or length))
     return length
 
 
-def _ropes(config: PretrainedConfig) -> list[dict[str, Any]]:
+def _ropes(config: "PretrainedConfig") -> list[dict[str, Any]]:
     """The rotary parameters: one set, or one per layer type."""
     found = getattr(config, "rope_parameters", None) or {}
     nested = [value for value in found.values() if isinstance(value, dict)]
     return nested if "rope_type" not in found and nested else [found]
 
 
-def _eos_ids(path: Path, config: PretrainedConfig) -> tuple[int, ...]:
+def _eos_ids(path: Path, config: "PretrainedConfig") -> tuple[int, ...]:
     """generation_config.json wins: chat models list their end-of-turn token there."""
     ids = getattr(config, "eos_token_id", None)
     file = path / "generation_config.json"

@@ -14,7 +14,7 @@ from transformers.utils.quantization_config import Mxfp4Config
 from engines.errors import ModelRejected
 from engines.torch import attention, linear
 from engines.torch.checkpoint import check_weights
-from engines.torch.families import ITEM_BYTES, ModelFacts, read_facts
+from engines.torch.families import ModelFacts, choose_dtype, read_facts
 from engines.torch.vectors import VectorHead, load_head
 
 _SMALL = 32_000_000  # weights
@@ -74,7 +74,10 @@ class Place:
 def choose_place(device: str, dtype: str, published: str) -> Place:
     """What `auto` means for a checkpoint published in a dtype. Raises ModelRejected."""
     target = _device(device)
-    return Place(target, _dtype(dtype, published, target))
+    chosen: torch.dtype = getattr(
+        torch, choose_dtype(dtype, published, on_gpu=target.type == "cuda")
+    )
+    return Place(target, chosen)
 
 
 def settle(module: nn.Module, place: Place, threads: int = 0) -> nn.Module:
@@ -103,17 +106,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelRejected(f"device {name!r} is not there: {torch.cuda.device_count()} GPUs found")
     return device
-
-
-def _dtype(name: str, published: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        name = "float32"
-        if device.type == "cuda" and published in ("bfloat16", "float16"):
-            name = "bfloat16"
-    if name not in ITEM_BYTES:
-        raise ModelRejected(f"dtype {name!r} is not supported; use auto, {', '.join(ITEM_BYTES)}")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def _is_small(module: nn.Module) -> bool:

@@ -157,22 +157,21 @@ def test_any_other_request_id_is_replaced(given):
 def test_the_kv_cache_takes_what_is_asked_for():
     """Whole blocks within the bytes given."""
     need = KvNeed(token_bytes=1024, block_size=16, max_running=64, context=4096)
-    assert plan_kv(need, asked_bytes=100 * 16 * 1024 + 5, free_bytes=0).blocks == 100
+    assert plan_kv(need, asked_bytes=100 * 16 * 1024 + 5, room_bytes=0).blocks == 100
 
 
-def test_the_kv_cache_takes_a_share_of_free_memory_by_default():
-    """A quarter, at most 4 GiB, and never more than could be filled."""
+def test_the_kv_cache_takes_the_room_there_is_by_default():
+    """And never more than could be filled."""
     need = KvNeed(token_bytes=131_072, block_size=16, max_running=64, context=131_072)
-    assert plan_kv(need, asked_bytes=0, free_bytes=8 * GIB).blocks == 1024
-    assert plan_kv(need, asked_bytes=0, free_bytes=800 * GIB).blocks == 2048
+    assert plan_kv(need, asked_bytes=0, room_bytes=8 * GIB).blocks == 4096
     small = KvNeed(token_bytes=1024, block_size=16, max_running=2, context=100)
-    assert plan_kv(small, asked_bytes=0, free_bytes=8 * GIB).blocks == 14
+    assert plan_kv(small, asked_bytes=0, room_bytes=8 * GIB).blocks == 14
 
 
 def test_a_small_kv_cache_cuts_the_context_and_says_so():
     """A request that can never fit is refused by its length, with the flag in sight."""
     need = KvNeed(token_bytes=1024, block_size=16, max_running=4, context=4096)
-    budget = plan_kv(need, asked_bytes=10 * 16 * 1024, free_bytes=0)
+    budget = plan_kv(need, asked_bytes=10 * 16 * 1024, room_bytes=0)
     assert budget.context == 160
     assert "context cut from 4096 to 160 (--kv-cache-memory)" in str(budget)
 
@@ -181,7 +180,7 @@ def test_a_kv_cache_without_a_block_is_refused():
     """With the two flags that help."""
     need = KvNeed(token_bytes=1024, block_size=16, max_running=4, context=4096)
     with pytest.raises(ModelRejected, match="--kv-cache-memory"):
-        plan_kv(need, asked_bytes=1024, free_bytes=0)
+        plan_kv(need, asked_bytes=1024, room_bytes=0)
 
 
 def log_line(log):
