@@ -18,16 +18,18 @@ from kvcache.pool import BlockPool
 STEPS = 400
 PROMPT = 96
 VOCAB = 1000
+BLOCK = 32
 
 
 def step_times(running: int, waiting: int = 0) -> Iterator[float]:
     """Seconds of plan + apply for each of STEPS steps with `running` decoding sequences."""
     blocks = running * 24
-    limits = Limits(1024, running, 2 * running + 2048, 32, blocks, VOCAB)
-    scheduler = Scheduler(limits, BlockPool(blocks, 32))
-    runner = LedgerRunner(blocks, 32, vocab_size=VOCAB)
+    limits = Limits(1024, running, 2 * running + 2048, BLOCK, blocks, VOCAB)
+    scheduler = Scheduler(limits, BlockPool(blocks, BLOCK))
+    runner = LedgerRunner(blocks, BLOCK, vocab_size=VOCAB)
     for number in range(running + waiting):
-        prompt = tuple((number * 7 + index) % VOCAB for index in range(PROMPT))
+        length = PROMPT + number % BLOCK  # so that some cross into a new block in every step
+        prompt = tuple((number * 7 + index) % VOCAB for index in range(length))
         sampling = Sampling(STEPS + 50, seed=number)
         scheduler.add(GenerationRequest(RequestId(str(number)), prompt, sampling))
     while True:

@@ -7,6 +7,7 @@ from engines.api import Finish, FinishReason
 from engines.lanes import Lanes
 from engines.sequence import Sequence
 from engines.step import Int32Array, StepResult
+from engines.tables import IntpArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,12 @@ class Counters:
     device_hits: int = 0  # blocks that were in the cache when their sequence was let in
 
 
-def ended(lanes: Lanes, sampled: Int32Array, tokens: Int32Array) -> dict[int, Finish]:
+def ended(lanes: Lanes, sampled: IntpArray, tokens: Int32Array) -> dict[int, Finish]:
     """Who of the sampled lanes ends with its new token, by index into them."""
     finishes = {}
     for index in lanes.maybe_ended(sampled, tokens).tolist():
         lane, token = int(sampled[index]), int(tokens[index])
-        (sequence,) = lanes.occupants([lane])
+        sequence = lanes.occupant(lane)
         generated = int(lanes.length[lane]) - sequence.prompt_len
         if token in sequence.request.sampling.stop_tokens:
             finishes[index] = Finish(FinishReason.STOP, generated, token)

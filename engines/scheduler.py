@@ -29,14 +29,17 @@ from engines.limits import Limits
 from engines.metering import Meter
 from engines.outcome import Counters, StepOutcome, ended
 from engines.plan_writer import PlanWriter
+from engines.sealing import Sealer
 from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.sharing import place_of
-from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, LaneStart, StepPlan, StepResult
+from engines.tables import IntpArray
 from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
+_NO_LANES = np.zeros(0, np.intp)
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
 
 
@@ -62,6 +65,7 @@ class Scheduler:
         self._meter = Meter(limits, self._lanes)
         self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
+        self._sealer = Sealer(self._lanes, pool)
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
         self._namespace = namespace
@@ -69,7 +73,8 @@ class Scheduler:
         self._arrivals = 0
         self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
-        self._advances: list[tuple[Int32Array, int]] = []  # (lanes, rows each) of the plan
+        self._advances: list[tuple[IntpArray, int]] = []  # (lanes, rows each) of the plan
+        self._decoding = _NO_LANES  # those that the plan computes one token of
         self._parting: list[Sequence] = []  # leaders whose prompt the plan completes
 
     @property
@@ -85,7 +90,7 @@ class Scheduler:
     def tables(self) -> dict[tuple[RequestId, int], list[int]]:
         """The block table of every running choice: for audits."""
         return {
-            (sequence.request.id, sequence.choice): self._lanes.blocks(sequence.lane)
+            (sequence.request.id, sequence.choice): self._lanes.tables.blocks(sequence.lane)
             for sequence in self._running
         }
 
@@ -136,10 +141,12 @@ class Scheduler:
             self._moves.apply(result)
         for lanes, rows in self._advances:
             self._lanes.computed[lanes] += rows
-            self._seal(lanes)
+            self._sealer.seal(lanes)
         for leader in self._parting:
             self._part(leader)
-        lanes = plan.sample_lanes
+        lanes = self._decoding  # all that were sampled, in most steps
+        if len(lanes) != len(plan.sample_lanes):
+            lanes = plan.sample_lanes.astype(np.intp)
         self._lanes.append(lanes, result.tokens)
         forced = {
             index: self._lanes.append_forced(int(lanes[index]), tokens)
@@ -166,36 +173,43 @@ class Scheduler:
         """Give every running sequence the blocks that its pending rows write to."""
         lanes = self._lanes
         running = lanes.active()
-        full = lanes.length[running] > lanes.held[running] * self.limits.block_size
-        needy = lanes.occupants(running[full | lanes.forked[running]])
-        for sequence in sorted(needy, key=_seniority):
-            while self._needs_block(sequence.lane):  # forced tokens may need several
+        needy = running[lanes.length[running] > lanes.tables.room[running]]
+        while len(needy):  # forced tokens may need several
+            if len(needy) > self.pool.free or lanes.tables.forked[needy].any():
+                self._reserve_in_turn(needy)
+                return
+            lanes.tables.extend_each(needy, np.array(self.pool.take(len(needy))))
+            needy = needy[lanes.length[needy] > lanes.tables.room[needy]]
+
+    def _reserve_in_turn(self, needy: IntpArray) -> None:
+        """The senior first, where there may be too few blocks, or some are shared."""
+        for sequence in sorted(self._lanes.occupants(needy), key=_seniority):
+            while self._needs_block(sequence.lane):
                 self._reserve_next(sequence)
 
     def _needs_block(self, lane: int) -> bool:
         lanes = self._lanes
-        if lane == NO_LANE:  # preempted meanwhile
-            return False
-        over = lanes.length[lane] > lanes.held[lane] * self.limits.block_size
-        return bool(over or lanes.forked[lane])
+        return lane != NO_LANE and bool(
+            lanes.length[lane] > lanes.tables.room[lane]
+        )  # else preempted
 
     def _reserve_next(self, sequence: Sequence) -> None:
         lane, lanes = sequence.lane, self._lanes
-        last = int(lanes.held[lane]) - 1
-        tail = int(lanes.table[lane, last])
-        forked = bool(lanes.forked[lane])
-        lanes.forked[lane] = False
+        forked, tail = (
+            bool(lanes.tables.forked[lane]),
+            int(lanes.tables.entries[lane, lanes.tables.held[lane] - 1]),
+        )
         if not (forked and self.pool.refs(tail) == 1) and not self._make_room(sequence):
             return
-        if forked and self.pool.refs(tail) == 1:
-            return  # the siblings have left it: it may be written in place
-        (block,) = self.pool.take(1)
-        if forked:
+        if not forked:
+            lanes.tables.extend(lane, self.pool.take(1))
+        elif self.pool.refs(tail) == 1:  # the siblings have left it: it is written in place
+            lanes.tables.own_last(lane)
+        else:
+            (block,) = self.pool.take(1)
             self._copies.append((tail, block))
             self.pool.release((tail,))
-            lanes.table[lane, last] = block
-        else:
-            lanes.extend(lane, [block])
+            lanes.tables.replace_last(lane, block)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Preempt until a block is free; False if that took `sequence` itself."""
@@ -236,14 +250,17 @@ class Scheduler:
         """One row for every sequence with one token to compute; returns the others."""
         lanes = self._lanes
         running = lanes.active()
-        single = lanes.length[running] - lanes.computed[running] == 1
-        single &= ~lanes.parting[running]
-        ready = running[single]
-        if len(ready):
-            self._writer.single_rows(ready, lanes.computed[ready])
-            self._writer.sample_singles(ready)
-            self._advances.append((ready, 1))
-        return lanes.occupants(running[~single])
+        computed = lanes.computed[running]
+        behind = lanes.length[running] - computed != 1
+        behind |= lanes.parting[running]
+        others = running[behind]
+        if len(others):
+            running, computed = running[~behind], computed[~behind]
+        if len(running):
+            self._writer.decode(running, computed)
+            self._advances.append((running, 1))
+        self._decoding = running
+        return lanes.occupants(others)
 
     def _plan_behind(self, sequence: Sequence) -> None:
         """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
@@ -258,16 +275,16 @@ class Scheduler:
         if chunk == prompt_left and end < length:
             end += self._replay(lane, end, min(length - end, self._budget))
         if end > start:
-            self._advances.append((np.array([lane], np.int32), end - start))
+            self._advances.append((np.array([lane]), end - start))
         if end == length:
-            self._writer.sample_last([member.lane for member in sequence.group])
+            group = np.array([member.lane for member in sequence.group])
+            self._writer.sample_last(group)
             if sequence.followers:
                 self._parting.append(sequence)
 
     def _replay(self, lane: int, start: int, count: int) -> int:
         if count:
-            positions = np.arange(start, start + count, dtype=np.int32)
-            self._writer.single_rows(np.full(count, lane, np.int32), positions)
+            self._writer.replay(lane, np.arange(start, start + count))
         return count
 
     # -- coming in
@@ -291,11 +308,11 @@ class Scheduler:
             self._starts.append(member.lane_start())
         self.pool.share(hit)
         lane = head.lane
-        lanes.extend(lane, hit + self.pool.take(need))
-        lanes.sealed[lane] = found
+        lanes.tables.extend(lane, hit + self.pool.take(need))
+        lanes.tables.sealed[lane] = found
         lanes.computed[lane] = found * self.limits.block_size
         lanes.parting[lane] = bool(head.followers)
-        lanes.running[lane] = True
+        lanes.run(lane)
         self._running.append(head)
         self._restore(lane, len(hit), kept)
         return True
@@ -303,9 +320,8 @@ class Scheduler:
     def _restore(self, lane: int, start: int, kept: list[BlockBytes]) -> None:
         """Have the blocks from `start` on filled with what was kept, and findable at once."""
         if self._moves is not None and kept:
-            for index in range(start, start + len(kept)):
-                self._seal_block(lane, index)
-            self._moves.restore(self._lanes.blocks(lane)[start : start + len(kept)], kept)
+            self._sealer.seal_blocks(lane, start, start + len(kept))
+            self._moves.restore(self._lanes.tables.blocks(lane)[start : start + len(kept)], kept)
 
     def _plan_line(self, before: Sequence | None = None) -> None:
         """Let in who waits, while there is room; `before` a running one only who is due first."""
@@ -337,37 +353,20 @@ class Scheduler:
 
     # -- after a step
 
-    def _seal(self, advanced: Int32Array) -> None:
-        """Make blocks that filled up findable."""
-        lanes = self._lanes
-        full = lanes.computed[advanced] // self.limits.block_size
-        more = full > lanes.sealed[advanced]
-        for lane, count in zip(advanced[more].tolist(), full[more].tolist(), strict=True):
-            for index in range(int(lanes.sealed[lane]), count):
-                self._seal_block(lane, index)
-            lanes.sealed[lane] = count
-
-    def _seal_block(self, lane: int, index: int) -> None:
-        lanes = self._lanes
-        sequence = lanes.occupants([lane])[0]
-        parent = sequence.above(index, int(lanes.table[lane, index - 1]))
-        block = int(lanes.table[lane, index])
-        tokens = lanes.block_tokens(lane, index)
-        lanes.table[lane, index] = self.pool.seal(block, parent, tokens)
-
     def _part(self, leader: Sequence) -> None:
         """The prompt is computed: followers share its blocks and become sequences themselves."""
         lanes = self._lanes
         forked = bool(lanes.length[leader.lane] % self.limits.block_size)
         followers, leader.followers = leader.followers, []
         lanes.parting[leader.lane] = False
-        lanes.forked[leader.lane] = forked
+        if forked:
+            lanes.tables.fork(leader.lane)
         for follower in followers:
             lanes.part(leader.lane, follower.lane)
-            lanes.forked[follower.lane] = forked
-            self.pool.share(lanes.blocks(follower.lane))
+            lanes.tables.forked[follower.lane] = forked
+            self.pool.share(lanes.tables.blocks(follower.lane))
             follower.cached, follower.admitted = leader.cached, True
-            lanes.running[follower.lane] = True
+            lanes.run(follower.lane)
             self._running.append(follower)
 
     def _drop(self, sequence: Sequence) -> None:
