@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.api import Finish, FinishReason
+from engines.api import Finish, FinishReason, TokenEvent
 from engines.lanes import Lanes
 from engines.sequence import Sequence
 from engines.step import Int32Array, StepResult
@@ -22,6 +22,20 @@ class StepOutcome:
     forced: Mapping[int, list[int]]
     finishes: Mapping[int, Finish]
     result: StepResult
+
+    def event(self, index: int) -> TokenEvent:
+        """What one of the sequences has to be told."""
+        result, sequence = self.result, self.sequences[index]
+        logprobs = result.logprobs.get(index)
+        return TokenEvent(
+            choice=sequence.choice,
+            tokens=[self.tokens[index], *self.forced.get(index, ())],
+            cached=sequence.cached,
+            logprobs=None if logprobs is None else [logprobs],
+            finish=self.finishes.get(index),
+            prompt_logprobs=result.prompt_logprobs.get(index),
+            vector=result.vectors.get(index),
+        )
 
 
 @dataclass(slots=True)
