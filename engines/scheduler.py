@@ -28,7 +28,9 @@ from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.metering import Meter
 from engines.outcome import Counters, StepOutcome, ended
+from engines.pacing import Pace
 from engines.plan_writer import PlanWriter
+from engines.reserving import Reserver
 from engines.sealing import Sealer
 from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.sharing import place_of
@@ -39,7 +41,7 @@ from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
-_NO_LANES = np.zeros(0, np.intp)
+_NO_LANES: IntpArray = np.zeros(0, np.intp)
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
 
 
@@ -66,12 +68,13 @@ class Scheduler:
         self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
         self._sealer = Sealer(self._lanes, pool)
+        self._pace = Pace(limits.step_target_s) if limits.step_target_s else None
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
+        self._reserver = Reserver(self._lanes, pool, self._running, self._preempt)
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
         self._namespace = namespace
         self._moves = None if tiers is None else Moves(tiers, pool)
         self._arrivals = 0
-        self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
         self._advances: list[tuple[IntpArray, int]] = []  # (lanes, rows each) of the plan
         self._decoding = _NO_LANES  # those that the plan computes one token of
@@ -122,21 +125,26 @@ class Scheduler:
         """What to compute next: within the token budget, and not empty if `has_work`."""
         self._writer.begin()
         self._advances, self._parting = [], []
-        self._reserve()
+        self._reserver.reserve()
         self._displace()
         behind = self._plan_decoding()
         self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
+        self._begin_pace()
         for sequence in sorted(behind, key=self._meter.turn):
             self._plan_line(before=sequence)
             self._plan_behind(sequence)
         self._plan_line()
-        plan = self._writer.plan(self._copies, self._starts)
-        self._copies, self._starts = [], []
+        plan = self._writer.plan(self._reserver.take_copies(), self._starts)
+        self._starts = []
         return plan if self._moves is None else self._moves.plan(plan)
 
-    def apply(self, plan: StepPlan, result: StepResult) -> StepOutcome:
-        """Take in the result of the last plan: advance, seal, part choices, end what is done."""
+    def apply(self, plan: StepPlan, result: StepResult, took_s: float | None = None) -> StepOutcome:
+        """Take in the result of the last plan: advance, seal, part choices, end what is done.
+
+        `took_s` is how long the step was, for the pace.
+        """
         self.counters.steps += 1
+        self._keep_pace(plan, took_s)
         if self._moves is not None:
             self._moves.apply(result)
         for lanes, rows in self._advances:
@@ -163,62 +171,26 @@ class Scheduler:
             self._drop(sequence)
         return outcome
 
-    @property
-    def _budget(self) -> int:
-        return self.limits.tokens_per_step - self._writer.rows
+    def _budget(self, start: int = 0) -> int:
+        """Rows that the step has left for a sequence that is computed up to `start`."""
+        left = self.limits.tokens_per_step - self._writer.rows
+        return left if self._pace is None else self._pace.within(left, start)
 
-    # -- blocks for what already runs
+    def _begin_pace(self) -> None:
+        if self._pace is not None:
+            decoding = self._decoding
+            keys = int(self._lanes.length[decoding].sum()) if len(decoding) else 0
+            self._pace.begin(len(decoding), keys)
 
-    def _reserve(self) -> None:
-        """Give every running sequence the blocks that its pending rows write to."""
-        lanes = self._lanes
-        running = lanes.active()
-        needy = running[lanes.length[running] > lanes.tables.room[running]]
-        while len(needy):  # forced tokens may need several
-            if len(needy) > self.pool.free or lanes.tables.forked[needy].any():
-                self._reserve_in_turn(needy)
-                return
-            lanes.tables.extend_each(needy, np.array(self.pool.take(len(needy))))
-            needy = needy[lanes.length[needy] > lanes.tables.room[needy]]
-
-    def _reserve_in_turn(self, needy: IntpArray) -> None:
-        """The senior first, where there may be too few blocks, or some are shared."""
-        for sequence in sorted(self._lanes.occupants(needy), key=_seniority):
-            while self._needs_block(sequence.lane):
-                self._reserve_next(sequence)
-
-    def _needs_block(self, lane: int) -> bool:
-        lanes = self._lanes
-        return lane != NO_LANE and bool(
-            lanes.length[lane] > lanes.tables.room[lane]
-        )  # else preempted
-
-    def _reserve_next(self, sequence: Sequence) -> None:
-        lane, lanes = sequence.lane, self._lanes
-        forked, tail = (
-            bool(lanes.tables.forked[lane]),
-            int(lanes.tables.entries[lane, lanes.tables.held[lane] - 1]),
-        )
-        if not (forked and self.pool.refs(tail) == 1) and not self._make_room(sequence):
+    def _keep_pace(self, plan: StepPlan, took_s: float | None) -> None:
+        """Have the pace learn from a step; of those that only decode every eighth is enough."""
+        prompts = plan.rows > len(self._decoding)
+        if self._pace is None or took_s is None or not (prompts or self.counters.steps % 8 == 0):
             return
-        if not forked:
-            lanes.tables.extend(lane, self.pool.take(1))
-        elif self.pool.refs(tail) == 1:  # the siblings have left it: it is written in place
-            lanes.tables.own_last(lane)
-        else:
-            (block,) = self.pool.take(1)
-            self._copies.append((tail, block))
-            self.pool.release((tail,))
-            lanes.tables.replace_last(lane, block)
+        keys = int(plan.positions.sum(dtype=np.intp)) + plan.rows
+        self._pace.observe(plan.rows, keys, took_s, prompts=prompts)
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Preempt until a block is free; False if that took `sequence` itself."""
-        while not self.pool.free:
-            victim = max(self._running, key=_seniority)
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
+    # -- giving up
 
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1
@@ -267,14 +239,16 @@ class Scheduler:
         lane, lanes = sequence.lane, self._lanes
         start, length = int(lanes.computed[lane]), int(lanes.length[lane])
         prompt_left = max(sequence.prompt_len - start, 0)
-        chunk = _chunk(prompt_left, self._budget)
+        chunk = _chunk(prompt_left, self._budget(start))
         if chunk:
             self._writer.run(lane, start, chunk)
             self._meter.prompt(sequence, start + chunk)
         end = start + chunk
         if chunk == prompt_left and end < length:
-            end += self._replay(lane, end, min(length - end, self._budget))
+            end += self._replay(lane, end, min(length - end, self._budget(end)))
         if end > start:
+            if self._pace is not None:
+                self._pace.take(start, end - start)
             self._advances.append((np.array([lane]), end - start))
         if end == length:
             group = np.array([member.lane for member in sequence.group])
@@ -292,7 +266,7 @@ class Scheduler:
     def _admit(self, head: Sequence) -> bool:
         """Move the head of the line into lanes, with blocks for all its tokens, if they fit."""
         group, whole = head.group, self.limits.whole_prompts
-        if self._lanes.free < len(group) or (whole and head.prompt_len > self._budget):
+        if self._lanes.free < len(group) or (whole and head.prompt_len > self._budget()):
             return False
         hit, kept = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
@@ -325,7 +299,9 @@ class Scheduler:
 
     def _plan_line(self, before: Sequence | None = None) -> None:
         """Let in who waits, while there is room; `before` a running one only who is due first."""
-        while self._budget >= _SMALLEST_BUDGET and (head := self.waiting.head(self.counters.steps)):
+        while self._budget() >= _SMALLEST_BUDGET and (
+            head := self.waiting.head(self.counters.steps)
+        ):
             if not (before is None or self._meter.is_due(head, before)) or not self._admit(head):
                 return
             self._plan_behind(head)
@@ -380,11 +356,6 @@ class Scheduler:
         if not choices:
             del self._open[sequence.request.id]
             self._meter.service.leave(sequence.account)
-
-
-def _seniority(sequence: Sequence) -> tuple[int, int, int]:
-    """Sorts running sequences; the last is the first to be preempted."""
-    return (sequence.request.priority, sequence.arrival, sequence.choice)
 
 
 def _chunk(left: int, budget: int) -> int:

@@ -296,9 +296,10 @@ class SteppedEngine:
     def _run(self) -> None:
         try:
             while self._take_messages():
+                begun = time.perf_counter()
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
-                outcome = self._scheduler.apply(plan, result)
+                outcome = self._scheduler.apply(plan, result, time.perf_counter() - begun)
                 if self._keeper is not None:
                     self._keeper.hand_over()
                 changes = [] if self._telling is None else self._telling.take()

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from engines import reserving
 from engines import scheduler as scheduling
 from engines.lanes import Lanes
 from engines.plan_writer import PlanWriter
+from engines.reserving import Reserver
 from engines.scheduler import Scheduler
 from engines.sealing import Sealer
 from engines.sequence import Sequence
@@ -25,7 +27,7 @@ _real = {
         (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
         (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Sealer, "seal"),
         (Scheduler, "abort"), (Scheduler, "apply"),
-        (Scheduler, "_count_hit"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
+        (Scheduler, "_count_hit"), (Scheduler, "_hit"),
         (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_forced"), (BlockTables, "extend_each"),
         (BlockTables, "replace_last"), (Sealer, "_seal_one_each"),
         (PlanWriter, "run"), (PlanWriter, "plan"), (WaitingLine, "push"),
@@ -312,17 +314,17 @@ def _forced_are_not_said(lanes, lane, tokens):
     return _real[Lanes, "append_forced"](lanes, lane, tokens)[:-1]
 
 
-def _one_block_is_enough(scheduler):
-    for sequence in list(scheduler._running):
-        if scheduler._needs_block(sequence.lane):
-            scheduler._reserve_next(sequence)
+def _one_block_is_enough(reserver):
+    for sequence in list(reserver._running):
+        if reserver._needs_block(sequence.lane):
+            reserver._reserve_next(sequence)
 
 
 MUTANTS = {
     "forced tokens are said and forgotten": (Lanes, "append_forced", _forced_are_said_only),
     "forced tokens know no limit": (Lanes, "append_forced", _forced_know_no_limit),
     "a forced token is not said": (Lanes, "append_forced", _forced_are_not_said),
-    "one block is reserved for many tokens": (Scheduler, "_reserve", _one_block_is_enough),
+    "one block is reserved for many tokens": (Reserver, "reserve", _one_block_is_enough),
     "a block is sealed without its parent": (BlockPool, "seal", _seal_without_parent),
     "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
     "a table is released head first": (BlockPool, "release", _release_head_first),
@@ -341,7 +343,7 @@ MUTANTS = {
     "siblings do not hold what they share": (Scheduler, "_part", _part_without_sharing),
     "copies are lost": (PlanWriter, "plan", _copies_are_lost),
     "who leaves keeps its blocks": (Scheduler, "_leave", _victim_keeps_its_blocks),
-    "the oldest is preempted": (scheduling, "_seniority", _oldest_is_preempted),
+    "the oldest is preempted": (reserving, "seniority", _oldest_is_preempted),
     "the preempted go to the back": (WaitingLine, "push", _preempted_goes_to_the_back),
     "the youngest goes first": (WaitingLine, "push", _youngest_first),
     "a hit covers the last token": (Scheduler, "_hit", _hit_covers_the_last_token),
