@@ -18,7 +18,7 @@ from engines.sharing import place_of as _place_of
 from engines.tables import BlockTables
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool, OutOfBlocks
-from tests.support.hit_rate import Whose, observed_hits, owed_hits
+from tests.support.hit_rate import Whose, observed_hits, owed_hits, second_turn_hits
 from tests.support.machine import SchedulerMachine
 
 _real = {
@@ -405,4 +405,5 @@ def _hunt():
     assert hits == owed_hits(_PROMPTS, answers)
     hits, answers = observed_hits(_PROMPTS, _WHOSE)
     assert hits == owed_hits(_PROMPTS, answers, _WHOSE)
+    assert second_turn_hits() == [0, 6]
     run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

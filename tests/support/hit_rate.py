@@ -74,6 +74,7 @@ def observed_hits(
         answers.append([])
         while len(answers[-1]) < 4:
             plan = scheduler.plan()
+            assert plan.rows, "no progress"
             outcome = scheduler.apply(plan, runner.collect(runner.launch(plan)))
             for sequence, token in zip(outcome.sequences, outcome.tokens, strict=True):
                 if sequence.request is request:
@@ -82,3 +83,11 @@ def observed_hits(
         scheduler.abort(_BESIDE)
         hits.append(cached)
     return hits, answers
+
+
+def second_turn_hits() -> list[int]:
+    """Cached tokens of a prompt, and of one that goes on behind its answer."""
+    first = [0, 1, 2, 0, 1]
+    _, (answer,) = observed_hits([first])
+    hits, _ = observed_hits([first, [*first, *answer, 2, 2]])
+    return hits
