@@ -8,7 +8,7 @@ from engines.fairness import CREDIT_STEPS, OUTPUT_COST, PROMPT_COST, Service
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.sequence import Sequence
-from engines.step import Int32Array
+from engines.tables import IntpArray
 
 
 class Meter:
@@ -33,7 +33,7 @@ class Meter:
             self.service.charge(sequence.account, PROMPT_COST * rows / sequence.request.weight)
         sequence.charged = max(sequence.charged, end)
 
-    def output(self, lanes: Int32Array, forced: Mapping[int, list[int]]) -> None:
+    def output(self, lanes: IntpArray, forced: Mapping[int, list[int]]) -> None:
         """Each of these lanes has a new token; `forced`, by index into them, are further ones."""
         if not self._running:
             return

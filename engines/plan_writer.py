@@ -7,6 +7,7 @@ import numpy as np
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.step import Int32Array, LaneStart, StepPlan
+from engines.tables import IntpArray
 
 
 class PlanWriter:
@@ -26,7 +27,7 @@ class PlanWriter:
         self._tables = np.zeros(limits.max_running * 8, np.int32)  # grows with the contexts
         self._sample_rows = np.zeros(limits.max_running, np.int32)
         self._sample_lanes = np.zeros(limits.max_running, np.int32)
-        self._count = np.arange(max(rows, limits.blocks_per_sequence) + 1, dtype=np.int32)
+        self._count = np.arange(max(rows, limits.max_context, len(self._tables)) + 1)
         self.begin()
 
     def begin(self) -> None:
@@ -38,42 +39,43 @@ class PlanWriter:
         """Rows written so far."""
         return self._row
 
-    def single_rows(self, lanes: Int32Array, positions: Int32Array) -> None:
-        """One segment of one row for each (lane, position): decoding, and replayed output."""
-        count = len(lanes)
-        self._put_rows(lanes, positions)
-        at = self._segment
-        self._past[at : at + count] = positions
-        self._segment_lanes[at : at + count] = lanes
-        self._row_starts[at + 1 : at + count + 1] = self._count[1 : count + 1] + self._row
-        held = positions // self._size + 1
-        widest = int(held.max())
-        used = self._count[:widest] < held[:, None]
-        self._put_tables(self._lanes.table[lanes, :widest][used], held)
-        self._row += count
-        self._segment += count
+    def decode(self, lanes: IntpArray, positions: IntpArray) -> None:
+        """The last token of each of these lanes, as a segment of its own, to be sampled."""
+        rows = slice(self._row, self._row + len(lanes))
+        self._tokens[rows] = self._lanes.last[lanes]
+        self._write_slots[rows] = self._lanes.tables.slots(lanes, positions)
+        samples = slice(self._sample, self._sample + len(lanes))
+        self._sample_rows[samples] = self._count[rows]
+        self._sample_lanes[samples] = lanes
+        self._sample += len(lanes)
+        self._put_singles(lanes, positions)
+
+    def replay(self, lane: int, positions: IntpArray) -> None:
+        """Output that is computed again: a segment of one row for each position."""
+        rows, index = slice(self._row, self._row + len(positions)), positions // self._size
+        self._tokens[rows] = self._lanes.tokens[lane, positions]
+        blocks = self._lanes.tables.entries[lane, index] - index
+        self._write_slots[rows] = blocks * self._size + positions
+        self._put_singles(np.full(len(positions), lane), positions)
 
     def run(self, lane: int, start: int, count: int) -> None:
         """One segment of `count` rows: a chunk of a prompt."""
-        positions = self._count[:count] + start
-        self._put_rows(lane, positions)
+        positions = self._count[start : start + count]
+        rows, index = slice(self._row, self._row + count), positions // self._size
+        self._tokens[rows] = self._lanes.tokens[lane, start : start + count]
+        self._positions[rows] = positions
+        blocks = self._lanes.tables.entries[lane, index] - index
+        self._write_slots[rows] = blocks * self._size + positions
         at = self._segment
         self._past[at] = start
         self._segment_lanes[at] = lane
         self._row_starts[at + 1] = self._row + count
         held = (start + count - 1) // self._size + 1
-        self._put_tables(self._lanes.table[lane, :held], np.array([held], np.int32))
+        self._put_table(self._lanes.tables.entries[lane, :held])
         self._row += count
         self._segment += 1
 
-    def sample_singles(self, lanes: Int32Array) -> None:
-        """Sample the last `len(lanes)` rows, one for each lane."""
-        at, count = self._sample, len(lanes)
-        self._sample_rows[at : at + count] = self._count[:count] + (self._row - count)
-        self._sample_lanes[at : at + count] = lanes
-        self._sample += count
-
-    def sample_last(self, lanes: Sequence[int]) -> None:
+    def sample_last(self, lanes: IntpArray) -> None:
         """Sample the last row once for each lane."""
         at, count = self._sample, len(lanes)
         self._sample_rows[at : at + count] = self._row - 1
@@ -98,19 +100,47 @@ class PlanWriter:
             starts=starts,
         )
 
-    def _put_rows(self, lanes: Int32Array | int, positions: Int32Array) -> None:
-        rows = slice(self._row, self._row + len(positions))
-        blocks = self._lanes.table[lanes, positions // self._size]
-        self._tokens[rows] = self._lanes.tokens[lanes, positions]
-        self._positions[rows] = positions
-        self._write_slots[rows] = blocks * self._size + positions % self._size
+    def _put_singles(self, lanes: IntpArray, positions: IntpArray) -> None:
+        """Segments of one row; their tokens and slots are written already."""
+        count, at, row = len(lanes), self._segment, self._row
+        self._positions[row : row + count] = positions
+        self._past[at : at + count] = positions
+        self._segment_lanes[at : at + count] = lanes
+        self._row_starts[at + 1 : at + count + 1] = self._count[row + 1 : row + count + 1]
+        self._put_tables(lanes, positions // self._size + 1)
+        self._row += count
+        self._segment += count
 
-    def _put_tables(self, entries: Int32Array, held: Int32Array) -> None:
-        at, end = self._entry, self._entry + len(entries)
-        if end > len(self._tables):
-            self._tables = np.concatenate([self._tables, np.zeros(2 * end, np.int32)])
-        self._tables[at:end] = entries
+    def _put_tables(self, lanes: IntpArray, held: IntpArray) -> None:
+        """The first `held` entries of each lane's table, one after the other.
+
+        As one gather, whose cost is the entries: a long sequence costs nothing for the short ones.
+        """
+        table = self._lanes.tables.entries
+        ends = held.cumsum()
+        entries = int(ends[-1])
+        starts = lanes * table.shape[1]  # of each lane's table in the flat one
+        starts[1:] -= ends[:-1]
+        self._reserve(self._entry + entries)
+        places = starts.repeat(held)
+        places += self._count[:entries]
+        table.ravel().take(
+            places, out=self._tables[self._entry : self._entry + entries], mode="clip"
+        )
         segment = self._segment
-        ends = np.cumsum(held) + at
+        ends += self._entry
         self._table_starts[segment + 1 : segment + 1 + len(held)] = ends
+        self._entry += entries
+
+    def _put_table(self, entries: Int32Array) -> None:
+        at, end = self._entry, self._entry + len(entries)
+        self._reserve(end)
+        self._tables[at:end] = entries
+        self._table_starts[self._segment + 1] = end
         self._entry = end
+
+    def _reserve(self, entries: int) -> None:
+        """Have room for so many table entries."""
+        if entries > len(self._tables):
+            self._tables = np.concatenate([self._tables, np.zeros(2 * entries, np.int32)])
+            self._count = np.arange(max(len(self._count), len(self._tables) + 1))

@@ -28,15 +28,20 @@ from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.metering import Meter
 from engines.outcome import Counters, StepOutcome, ended
+from engines.pacing import Pace
 from engines.plan_writer import PlanWriter
+from engines.reserving import Reserver
+from engines.sealing import Sealer
 from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.sharing import place_of
-from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
+from engines.step import BlockBytes, LaneStart, StepPlan, StepResult
+from engines.tables import IntpArray
 from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
+_NO_LANES: IntpArray = np.zeros(0, np.intp)
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
 
 
@@ -62,14 +67,17 @@ class Scheduler:
         self._meter = Meter(limits, self._lanes)
         self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
+        self._sealer = Sealer(self._lanes, pool)
+        self._pace = Pace(limits.step_target_s) if limits.step_target_s else None
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
+        self._reserver = Reserver(self._lanes, pool, self._running, self._preempt)
         self._open: dict[RequestId, list[Sequence]] = {}  # choices that have not ended
         self._namespace = namespace
         self._moves = None if tiers is None else Moves(tiers, pool)
         self._arrivals = 0
-        self._copies: list[tuple[int, int]] = []
         self._starts: list[LaneStart] = []
-        self._advances: list[tuple[Int32Array, int]] = []  # (lanes, rows each) of the plan
+        self._advances: list[tuple[IntpArray, int]] = []  # (lanes, rows each) of the plan
+        self._decoding = _NO_LANES  # those that the plan computes one token of
         self._parting: list[Sequence] = []  # leaders whose prompt the plan completes
 
     @property
@@ -85,7 +93,7 @@ class Scheduler:
     def tables(self) -> dict[tuple[RequestId, int], list[int]]:
         """The block table of every running choice: for audits."""
         return {
-            (sequence.request.id, sequence.choice): self._lanes.blocks(sequence.lane)
+            (sequence.request.id, sequence.choice): self._lanes.tables.blocks(sequence.lane)
             for sequence in self._running
         }
 
@@ -117,29 +125,36 @@ class Scheduler:
         """What to compute next: within the token budget, and not empty if `has_work`."""
         self._writer.begin()
         self._advances, self._parting = [], []
-        self._reserve()
+        self._reserver.reserve()
         self._displace()
         behind = self._plan_decoding()
         self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
+        self._begin_pace()
         for sequence in sorted(behind, key=self._meter.turn):
             self._plan_line(before=sequence)
             self._plan_behind(sequence)
         self._plan_line()
-        plan = self._writer.plan(self._copies, self._starts)
-        self._copies, self._starts = [], []
+        plan = self._writer.plan(self._reserver.take_copies(), self._starts)
+        self._starts = []
         return plan if self._moves is None else self._moves.plan(plan)
 
-    def apply(self, plan: StepPlan, result: StepResult) -> StepOutcome:
-        """Take in the result of the last plan: advance, seal, part choices, end what is done."""
+    def apply(self, plan: StepPlan, result: StepResult, took_s: float | None = None) -> StepOutcome:
+        """Take in the result of the last plan: advance, seal, part choices, end what is done.
+
+        `took_s` is how long the step was, for the pace.
+        """
         self.counters.steps += 1
+        self._keep_pace(plan, took_s)
         if self._moves is not None:
             self._moves.apply(result)
         for lanes, rows in self._advances:
             self._lanes.computed[lanes] += rows
-            self._seal(lanes)
+            self._sealer.seal(lanes)
         for leader in self._parting:
             self._part(leader)
-        lanes = plan.sample_lanes
+        lanes = self._decoding  # all that were sampled, in most steps
+        if len(lanes) != len(plan.sample_lanes):
+            lanes = plan.sample_lanes.astype(np.intp)
         self._lanes.append(lanes, result.tokens)
         forced = {
             index: self._lanes.append_forced(int(lanes[index]), tokens)
@@ -156,55 +171,26 @@ class Scheduler:
             self._drop(sequence)
         return outcome
 
-    @property
-    def _budget(self) -> int:
-        return self.limits.tokens_per_step - self._writer.rows
+    def _budget(self, start: int = 0) -> int:
+        """Rows that the step has left for a sequence that is computed up to `start`."""
+        left = self.limits.tokens_per_step - self._writer.rows
+        return left if self._pace is None else self._pace.within(left, start)
 
-    # -- blocks for what already runs
+    def _begin_pace(self) -> None:
+        if self._pace is not None:
+            decoding = self._decoding
+            keys = int(self._lanes.length[decoding].sum()) if len(decoding) else 0
+            self._pace.begin(len(decoding), keys)
 
-    def _reserve(self) -> None:
-        """Give every running sequence the blocks that its pending rows write to."""
-        lanes = self._lanes
-        running = lanes.active()
-        full = lanes.length[running] > lanes.held[running] * self.limits.block_size
-        needy = lanes.occupants(running[full | lanes.forked[running]])
-        for sequence in sorted(needy, key=_seniority):
-            while self._needs_block(sequence.lane):  # forced tokens may need several
-                self._reserve_next(sequence)
-
-    def _needs_block(self, lane: int) -> bool:
-        lanes = self._lanes
-        if lane == NO_LANE:  # preempted meanwhile
-            return False
-        over = lanes.length[lane] > lanes.held[lane] * self.limits.block_size
-        return bool(over or lanes.forked[lane])
-
-    def _reserve_next(self, sequence: Sequence) -> None:
-        lane, lanes = sequence.lane, self._lanes
-        last = int(lanes.held[lane]) - 1
-        tail = int(lanes.table[lane, last])
-        forked = bool(lanes.forked[lane])
-        lanes.forked[lane] = False
-        if not (forked and self.pool.refs(tail) == 1) and not self._make_room(sequence):
+    def _keep_pace(self, plan: StepPlan, took_s: float | None) -> None:
+        """Have the pace learn from a step; of those that only decode every eighth is enough."""
+        prompts = plan.rows > len(self._decoding)
+        if self._pace is None or took_s is None or not (prompts or self.counters.steps % 8 == 0):
             return
-        if forked and self.pool.refs(tail) == 1:
-            return  # the siblings have left it: it may be written in place
-        (block,) = self.pool.take(1)
-        if forked:
-            self._copies.append((tail, block))
-            self.pool.release((tail,))
-            lanes.table[lane, last] = block
-        else:
-            lanes.extend(lane, [block])
+        keys = int(plan.positions.sum(dtype=np.intp)) + plan.rows
+        self._pace.observe(plan.rows, keys, took_s, prompts=prompts)
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Preempt until a block is free; False if that took `sequence` itself."""
-        while not self.pool.free:
-            victim = max(self._running, key=_seniority)
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
+    # -- giving up
 
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1
@@ -236,38 +222,43 @@ class Scheduler:
         """One row for every sequence with one token to compute; returns the others."""
         lanes = self._lanes
         running = lanes.active()
-        single = lanes.length[running] - lanes.computed[running] == 1
-        single &= ~lanes.parting[running]
-        ready = running[single]
-        if len(ready):
-            self._writer.single_rows(ready, lanes.computed[ready])
-            self._writer.sample_singles(ready)
-            self._advances.append((ready, 1))
-        return lanes.occupants(running[~single])
+        computed = lanes.computed[running]
+        behind = lanes.length[running] - computed != 1
+        behind |= lanes.parting[running]
+        others = running[behind]
+        if len(others):
+            running, computed = running[~behind], computed[~behind]
+        if len(running):
+            self._writer.decode(running, computed)
+            self._advances.append((running, 1))
+        self._decoding = running
+        return lanes.occupants(others)
 
     def _plan_behind(self, sequence: Sequence) -> None:
         """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
         lane, lanes = sequence.lane, self._lanes
         start, length = int(lanes.computed[lane]), int(lanes.length[lane])
         prompt_left = max(sequence.prompt_len - start, 0)
-        chunk = _chunk(prompt_left, self._budget)
+        chunk = _chunk(prompt_left, self._budget(start))
         if chunk:
             self._writer.run(lane, start, chunk)
             self._meter.prompt(sequence, start + chunk)
         end = start + chunk
         if chunk == prompt_left and end < length:
-            end += self._replay(lane, end, min(length - end, self._budget))
+            end += self._replay(lane, end, min(length - end, self._budget(end)))
         if end > start:
-            self._advances.append((np.array([lane], np.int32), end - start))
+            if self._pace is not None:
+                self._pace.take(start, end - start)
+            self._advances.append((np.array([lane]), end - start))
         if end == length:
-            self._writer.sample_last([member.lane for member in sequence.group])
+            group = np.array([member.lane for member in sequence.group])
+            self._writer.sample_last(group)
             if sequence.followers:
                 self._parting.append(sequence)
 
     def _replay(self, lane: int, start: int, count: int) -> int:
         if count:
-            positions = np.arange(start, start + count, dtype=np.int32)
-            self._writer.single_rows(np.full(count, lane, np.int32), positions)
+            self._writer.replay(lane, np.arange(start, start + count))
         return count
 
     # -- coming in
@@ -275,7 +266,7 @@ class Scheduler:
     def _admit(self, head: Sequence) -> bool:
         """Move the head of the line into lanes, with blocks for all its tokens, if they fit."""
         group, whole = head.group, self.limits.whole_prompts
-        if self._lanes.free < len(group) or (whole and head.prompt_len > self._budget):
+        if self._lanes.free < len(group) or (whole and head.prompt_len > self._budget()):
             return False
         hit, kept = self._hit(head)
         need = self.limits.blocks_for(len(head.log)) - len(hit)
@@ -291,11 +282,11 @@ class Scheduler:
             self._starts.append(member.lane_start())
         self.pool.share(hit)
         lane = head.lane
-        lanes.extend(lane, hit + self.pool.take(need))
-        lanes.sealed[lane] = found
+        lanes.tables.extend(lane, hit + self.pool.take(need))
+        lanes.tables.sealed[lane] = found
         lanes.computed[lane] = found * self.limits.block_size
         lanes.parting[lane] = bool(head.followers)
-        lanes.running[lane] = True
+        lanes.run(lane)
         self._running.append(head)
         self._restore(lane, len(hit), kept)
         return True
@@ -303,13 +294,14 @@ class Scheduler:
     def _restore(self, lane: int, start: int, kept: list[BlockBytes]) -> None:
         """Have the blocks from `start` on filled with what was kept, and findable at once."""
         if self._moves is not None and kept:
-            for index in range(start, start + len(kept)):
-                self._seal_block(lane, index)
-            self._moves.restore(self._lanes.blocks(lane)[start : start + len(kept)], kept)
+            self._sealer.seal_blocks(lane, start, start + len(kept))
+            self._moves.restore(self._lanes.tables.blocks(lane)[start : start + len(kept)], kept)
 
     def _plan_line(self, before: Sequence | None = None) -> None:
         """Let in who waits, while there is room; `before` a running one only who is due first."""
-        while self._budget >= _SMALLEST_BUDGET and (head := self.waiting.head(self.counters.steps)):
+        while self._budget() >= _SMALLEST_BUDGET and (
+            head := self.waiting.head(self.counters.steps)
+        ):
             if not (before is None or self._meter.is_due(head, before)) or not self._admit(head):
                 return
             self._plan_behind(head)
@@ -337,37 +329,20 @@ class Scheduler:
 
     # -- after a step
 
-    def _seal(self, advanced: Int32Array) -> None:
-        """Make blocks that filled up findable."""
-        lanes = self._lanes
-        full = lanes.computed[advanced] // self.limits.block_size
-        more = full > lanes.sealed[advanced]
-        for lane, count in zip(advanced[more].tolist(), full[more].tolist(), strict=True):
-            for index in range(int(lanes.sealed[lane]), count):
-                self._seal_block(lane, index)
-            lanes.sealed[lane] = count
-
-    def _seal_block(self, lane: int, index: int) -> None:
-        lanes = self._lanes
-        sequence = lanes.occupants([lane])[0]
-        parent = sequence.above(index, int(lanes.table[lane, index - 1]))
-        block = int(lanes.table[lane, index])
-        tokens = lanes.block_tokens(lane, index)
-        lanes.table[lane, index] = self.pool.seal(block, parent, tokens)
-
     def _part(self, leader: Sequence) -> None:
         """The prompt is computed: followers share its blocks and become sequences themselves."""
         lanes = self._lanes
         forked = bool(lanes.length[leader.lane] % self.limits.block_size)
         followers, leader.followers = leader.followers, []
         lanes.parting[leader.lane] = False
-        lanes.forked[leader.lane] = forked
+        if forked:
+            lanes.tables.fork(leader.lane)
         for follower in followers:
             lanes.part(leader.lane, follower.lane)
-            lanes.forked[follower.lane] = forked
-            self.pool.share(lanes.blocks(follower.lane))
+            lanes.tables.forked[follower.lane] = forked
+            self.pool.share(lanes.tables.blocks(follower.lane))
             follower.cached, follower.admitted = leader.cached, True
-            lanes.running[follower.lane] = True
+            lanes.run(follower.lane)
             self._running.append(follower)
 
     def _drop(self, sequence: Sequence) -> None:
@@ -381,11 +356,6 @@ class Scheduler:
         if not choices:
             del self._open[sequence.request.id]
             self._meter.service.leave(sequence.account)
-
-
-def _seniority(sequence: Sequence) -> tuple[int, int, int]:
-    """Sorts running sequences; the last is the first to be preempted."""
-    return (sequence.request.priority, sequence.arrival, sequence.choice)
 
 
 def _chunk(left: int, budget: int) -> int:

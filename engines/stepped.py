@@ -30,7 +30,6 @@ from engines.api import (
     EngineLoad,
     GenerationRequest,
     RequestId,
-    TokenEvent,
 )
 from engines.errors import (
     EngineDied,
@@ -46,7 +45,6 @@ from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.outcome import StepOutcome
 from engines.scheduler import Scheduler
-from engines.sequence import Sequence
 from engines.step import MovesBlocks, StepRunner
 from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
 from engines.tiers.keeper import Keeper, TierState
@@ -262,14 +260,13 @@ class SteppedEngine:
         outcome, changes = told
         for change in changes:
             self._tell_kv(change)
-        samples = zip(outcome.sequences, outcome.tokens, strict=True)
-        for index, (sequence, token) in enumerate(samples):
+        for index, sequence in enumerate(outcome.sequences):
             box = self._boxes.get(sequence.request.id)
             if box is None or box.request is not sequence.request:
                 continue  # closed while the step ran; the id may be in use again
             failure = outcome.result.failed.get(index)
             if failure is None:
-                box.push(_event(outcome, index, sequence, token))
+                box.push(outcome.event(index))
             else:
                 self._inbox.put(_Abort(box.request.id, None))
                 box.fail(RequestFailed(failure))
@@ -299,9 +296,10 @@ class SteppedEngine:
     def _run(self) -> None:
         try:
             while self._take_messages():
+                begun = time.perf_counter()
                 plan = self._scheduler.plan()
                 result = self._runner.collect(self._runner.launch(plan))
-                outcome = self._scheduler.apply(plan, result)
+                outcome = self._scheduler.apply(plan, result, time.perf_counter() - begun)
                 if self._keeper is not None:
                     self._keeper.hand_over()
                 changes = [] if self._telling is None else self._telling.take()
@@ -376,18 +374,4 @@ def _ended_by(request: GenerationRequest, ends: frozenset[int]) -> GenerationReq
             stop_tokens=sampling.stop_tokens | ends,
             bad_words=sampling.bad_words + unwanted,
         ),
-    )
-
-
-def _event(outcome: StepOutcome, index: int, sequence: Sequence, token: int) -> TokenEvent:
-    result = outcome.result
-    logprobs = result.logprobs.get(index)
-    return TokenEvent(
-        choice=sequence.choice,
-        tokens=[token, *outcome.forced.get(index, ())],
-        cached=sequence.cached,
-        logprobs=None if logprobs is None else [logprobs],
-        finish=outcome.finishes.get(index),
-        prompt_logprobs=result.prompt_logprobs.get(index),
-        vector=result.vectors.get(index),
     )

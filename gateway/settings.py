@@ -120,6 +120,11 @@ class Settings:
         512, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
         unit="tokens",
     )  # fmt: skip
+    step_target_s: float = _setting(
+        0.06, seconds(0, 3600),
+        "A step that decodes takes prompts along for about; 0: for --max-step-tokens",
+        group="capacity", unit="s",
+    )  # fmt: skip
     max_queued_requests: int = _setting(
         256, number(0, 1 << 20), "Sequences that may wait beyond the running ones",
         group="capacity", unit="sequences",
@@ -267,7 +272,7 @@ _BOTH = frozenset(
 _ENGINE = frozenset(
     {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
     | {"memory", "kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
-    | {"max_step_tokens", "step_timeout_s"}
+    | {"max_step_tokens", "step_target_s", "step_timeout_s"}
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
 _ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})

@@ -28,17 +28,21 @@ class FreeList:
             yield block
             block = self._next[block]
 
-    @property
-    def front(self) -> int:
-        """The id that would be taken next. The list must not be empty."""
-        return self._next[self._sentinel]
-
     def remove(self, block: int) -> None:
         """Unlink a block that is in the list."""
         before, after = self._prev[block], self._next[block]
         self._next[before] = after
         self._prev[after] = before
         self._count -= 1
+
+    def pop_front(self) -> int:
+        """Unlink the id that is to be taken next. The list must not be empty."""
+        front = self._next[self._sentinel]
+        after = self._next[front]
+        self._next[self._sentinel] = after
+        self._prev[after] = self._sentinel
+        self._count -= 1
+        return front
 
     def push_back(self, block: int) -> None:
         """Link a block as the last to be taken."""

@@ -39,7 +39,7 @@ class BlockPool:
         self.block_size = block_size
         self._refs = [0] * num_blocks
         self._free = FreeList(num_blocks)
-        self._index = PrefixIndex()
+        self._index = PrefixIndex(num_blocks)
         self._names: dict[int, BlockName] = {}  # serial -> name; filled only for listeners
         self._listeners: tuple[Listener, ...] = ()
 
@@ -118,24 +118,21 @@ class BlockPool:
         released: tables thus hold only blocks whose whole chain is findable, and one copy serves
         all.
         """
-        above = self._above(parent)
-        known = self._index.find(above, tokens)
-        if known is not None:
-            self.share((known,))
+        found = self._index.add(block, self._above(parent), tokens)
+        if found != block:
+            self.share((found,))
             self.release((block,))
-            return known
-        sealed = self._index.add(block, above, tokens)
-        if self._listeners:
-            self._tell(self._stored(sealed))
-        return block
+        elif self._listeners:
+            self._tell(self._stored(self._index.sealed(block)))
+        return found
 
     def _above(self, parent: Parent) -> Parent:
         """How the index knows what is before a block."""
         match parent:
-            case bytes():
-                return parent
             case int():
                 return self._index.serial(parent)
+            case bytes():
+                return parent
             case block, namespace:
                 return self._index.serial(block), namespace
 
@@ -152,8 +149,7 @@ class BlockPool:
             listener(self._stored(sealed))
 
     def _take_one(self) -> int:
-        block = self._free.front
-        self._free.remove(block)
+        block = self._free.pop_front()
         self._evict(block)
         self._refs[block] = 1
         return block

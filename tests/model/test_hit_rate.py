@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.hit_rate import Whose, observed_hits, owed_hits
+from tests.support.hit_rate import Whose, observed_hits, owed_hits, second_turn_hits
 from tests.support.machine import prompts
 
 whose = st.builds(Whose, st.sampled_from([b"", b"a", b"b"]), st.integers(0, 12))
@@ -26,8 +26,4 @@ def test_every_full_block_of_a_seen_prefix_is_a_hit(asked):
 
 def test_a_conversation_reuses_its_own_answer():
     """The next turn hits the blocks that the last answer filled while it was generated."""
-    first = [0, 1, 2, 0, 1]
-    _, (answer,) = observed_hits([first])
-    second = [*first, *answer, 2, 2]
-    hits, _ = observed_hits([first, second])
-    assert hits == [0, 6]
+    assert second_turn_hits() == [0, 6]

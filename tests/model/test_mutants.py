@@ -6,25 +6,30 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from engines import reserving
 from engines import scheduler as scheduling
 from engines.lanes import Lanes
 from engines.plan_writer import PlanWriter
+from engines.reserving import Reserver
 from engines.scheduler import Scheduler
+from engines.sealing import Sealer
 from engines.sequence import Sequence
 from engines.sharing import place_of as _place_of
+from engines.tables import BlockTables
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool, OutOfBlocks
-from tests.support.hit_rate import Whose, observed_hits, owed_hits
+from tests.support.hit_rate import Whose, observed_hits, owed_hits, second_turn_hits
 from tests.support.machine import SchedulerMachine
 
 _real = {
     (owner, name): getattr(owner, name)
     for owner, name in [
         (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
-        (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Scheduler, "_seal"),
+        (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Sealer, "seal"),
         (Scheduler, "abort"), (Scheduler, "apply"),
-        (Scheduler, "_count_hit"), (Scheduler, "_hit"), (Scheduler, "_reserve_next"),
-        (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_forced"),
+        (Scheduler, "_count_hit"), (Scheduler, "_hit"),
+        (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_forced"), (BlockTables, "extend_each"),
+        (BlockTables, "replace_last"), (Sealer, "_seal_one_each"),
         (PlanWriter, "run"), (PlanWriter, "plan"), (WaitingLine, "push"),
     ]
 }  # fmt: skip
@@ -104,7 +109,7 @@ def _part_without_copy_on_write(scheduler, leader):
     followers = list(leader.followers)
     _real[Scheduler, "_part"](scheduler, leader)
     for sequence in [leader, *followers]:
-        scheduler._lanes.forked[sequence.lane] = False
+        scheduler._lanes.tables.own_last(sequence.lane)
 
 
 def _part_without_sharing(scheduler, leader):
@@ -168,14 +173,50 @@ def _replay_as_a_chunk(scheduler, lane, start, count):
     return count
 
 
-def _seals_a_partial_block(scheduler, advanced):
-    scheduler._lanes.computed[advanced] += 1
-    _real[Scheduler, "_seal"](scheduler, advanced)
-    scheduler._lanes.computed[advanced] -= 1
+def _seals_a_partial_block(sealer, advanced):
+    sealer._lanes.computed[advanced] += 1
+    _real[Sealer, "seal"](sealer, advanced)
+    sealer._lanes.computed[advanced] -= 1
 
 
-def _never_seals(scheduler, advanced):
+def _never_seals(sealer, advanced):
     return None
+
+
+def _seals_only_chunks(sealer, advanced):
+    if len(advanced) == 1:
+        _real[Sealer, "seal"](sealer, advanced)
+
+
+def _keeps_its_own_copy(sealer, filled):
+    table = sealer._lanes.tables.entries[filled].copy()
+    _real[Sealer, "_seal_one_each"](sealer, filled)
+    sealer._lanes.tables.entries[filled] = table
+
+
+def _writes_on_in_the_old_block(tables, needy, blocks):
+    shift = tables._shift.copy()
+    _real[BlockTables, "extend_each"](tables, needy, blocks)
+    tables._shift[:] = shift
+
+
+def _copies_and_writes_on(tables, lane, block):
+    shift = tables._shift[lane]
+    _real[BlockTables, "replace_last"](tables, lane, block)
+    tables._shift[lane] = shift
+
+
+def _forced_are_not_the_last(lanes, lane, tokens):
+    last = lanes.last[lane]
+    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    lanes.last[lane] = last
+    return taken
+
+
+def _who_runs_is_told_late(lanes, lane):
+    lanes._running[lane] = True
+    if lanes._active is None:
+        lanes.active()
 
 
 def _abort_ends_all_choices(scheduler, request_id, choice=None):
@@ -273,17 +314,17 @@ def _forced_are_not_said(lanes, lane, tokens):
     return _real[Lanes, "append_forced"](lanes, lane, tokens)[:-1]
 
 
-def _one_block_is_enough(scheduler):
-    for sequence in list(scheduler._running):
-        if scheduler._needs_block(sequence.lane):
-            scheduler._reserve_next(sequence)
+def _one_block_is_enough(reserver):
+    for sequence in list(reserver._running):
+        if reserver._needs_block(sequence.lane):
+            reserver._reserve_next(sequence)
 
 
 MUTANTS = {
     "forced tokens are said and forgotten": (Lanes, "append_forced", _forced_are_said_only),
     "forced tokens know no limit": (Lanes, "append_forced", _forced_know_no_limit),
     "a forced token is not said": (Lanes, "append_forced", _forced_are_not_said),
-    "one block is reserved for many tokens": (Scheduler, "_reserve", _one_block_is_enough),
+    "one block is reserved for many tokens": (Reserver, "reserve", _one_block_is_enough),
     "a block is sealed without its parent": (BlockPool, "seal", _seal_without_parent),
     "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
     "a table is released head first": (BlockPool, "release", _release_head_first),
@@ -302,7 +343,7 @@ MUTANTS = {
     "siblings do not hold what they share": (Scheduler, "_part", _part_without_sharing),
     "copies are lost": (PlanWriter, "plan", _copies_are_lost),
     "who leaves keeps its blocks": (Scheduler, "_leave", _victim_keeps_its_blocks),
-    "the oldest is preempted": (scheduling, "_seniority", _oldest_is_preempted),
+    "the oldest is preempted": (reserving, "seniority", _oldest_is_preempted),
     "the preempted go to the back": (WaitingLine, "push", _preempted_goes_to_the_back),
     "the youngest goes first": (WaitingLine, "push", _youngest_first),
     "a hit covers the last token": (Scheduler, "_hit", _hit_covers_the_last_token),
@@ -310,8 +351,14 @@ MUTANTS = {
     "cached tokens are miscounted": (Scheduler, "_admit", _hit_is_counted_twice),
     "a chunk leaves one token behind": (scheduling, "_chunk", _chunk_leaves_one),
     "output is recomputed as a chunk": (Scheduler, "_replay", _replay_as_a_chunk),
-    "a partial block is sealed": (Scheduler, "_seal", _seals_a_partial_block),
-    "nothing is ever sealed": (Scheduler, "_seal", _never_seals),
+    "a partial block is sealed": (Sealer, "seal", _seals_a_partial_block),
+    "nothing is ever sealed": (Sealer, "seal", _never_seals),
+    "what is decoded is never sealed": (Sealer, "seal", _seals_only_chunks),
+    "a duplicate is held on to": (Sealer, "_seal_one_each", _keeps_its_own_copy),
+    "a new block is not written to": (BlockTables, "extend_each", _writes_on_in_the_old_block),
+    "a copied block is not written to": (BlockTables, "replace_last", _copies_and_writes_on),
+    "the last token is not the last": (Lanes, "append_forced", _forced_are_not_the_last),
+    "who begins to run is overlooked": (Lanes, "run", _who_runs_is_told_late),
     "ending one choice ends all": (Scheduler, "abort", _abort_ends_all_choices),
     "an abort forgets the line": (Scheduler, "abort", _abort_forgets_the_line),
     "ending a choice waits for all": (Scheduler, "abort", _abort_waits_for_all_choices),
@@ -358,4 +405,5 @@ def _hunt():
     assert hits == owed_hits(_PROMPTS, answers)
     hits, answers = observed_hits(_PROMPTS, _WHOSE)
     assert hits == owed_hits(_PROMPTS, answers, _WHOSE)
+    assert second_turn_hits() == [0, 6]
     run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

@@ -79,7 +79,9 @@ def _match_skips_gaps(tiers, names):
 
 def _nothing_is_findable_at_once(scheduler, lane, start, kept):
     if scheduler._moves is not None and kept:
-        scheduler._moves.restore(scheduler._lanes.blocks(lane)[start : start + len(kept)], kept)
+        scheduler._moves.restore(
+            scheduler._lanes.tables.blocks(lane)[start : start + len(kept)], kept
+        )
 
 
 def _restored_leave_one_token(scheduler, sequence):

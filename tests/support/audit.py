@@ -74,4 +74,4 @@ def assert_quiet(scheduler: Scheduler) -> None:
     lanes = scheduler._lanes
     assert not lanes.stops.any()
     assert not any(lanes._occupant)
-    assert not lanes.running.any()
+    assert not lanes.active().size

@@ -9,6 +9,7 @@ from engines.scheduler import Scheduler
 from kvcache.pool import BlockPool
 
 _SIZE = 3
+_BESIDE = RequestId("beside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ def owed_hits(
 def observed_hits(
     prompts: list[list[int]], whose: list[Whose] | None = None
 ) -> tuple[list[int], list[list[int]]]:
-    """(cached tokens, answer) of each prompt, run one after another in a pool that holds all."""
+    """(cached tokens, answer) of each prompt, run one after another in a pool that holds all.
+
+    Another sequence decodes beside each, under a salt of its own, and is then aborted.
+    """
     limits = Limits(64, 4, 16, _SIZE, 500, 50)
     scheduler = Scheduler(limits, BlockPool(500, _SIZE))
     runner = LedgerRunner(500, _SIZE, vocab_size=50)
@@ -64,12 +68,26 @@ def observed_hits(
             cache_salt=each.salt,
             shared=SharedPrefix(b"group", each.shared) if each.shared else None,
         )
+        beside = GenerationRequest(_BESIDE, (number, 0), Sampling(60), cache_salt=b"beside")
+        scheduler.add(beside)
         scheduler.add(request)
         answers.append([])
-        while scheduler.has_work:
+        while len(answers[-1]) < 4:
             plan = scheduler.plan()
+            assert plan.rows, "no progress"
             outcome = scheduler.apply(plan, runner.collect(runner.launch(plan)))
-            answers[-1] += outcome.tokens
-            cached = [sequence.cached for sequence in outcome.sequences]
-        hits.append(cached[-1])
+            for sequence, token in zip(outcome.sequences, outcome.tokens, strict=True):
+                if sequence.request is request:
+                    answers[-1].append(token)
+                    cached = sequence.cached
+        scheduler.abort(_BESIDE)
+        hits.append(cached)
     return hits, answers
+
+
+def second_turn_hits() -> list[int]:
+    """Cached tokens of a prompt, and of one that goes on behind its answer."""
+    first = [0, 1, 2, 0, 1]
+    _, (answer,) = observed_hits([first])
+    hits, _ = observed_hits([first, [*first, *answer, 2, 2]])
+    return hits

@@ -300,7 +300,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """What is reported as cached is what lay computed in the table at admission (I8)."""
         lane, lanes = sequence.lane, self.scheduler._lanes
         found = (
-            lanes.sealed[lane] * self.limits.block_size
+            lanes.tables.sealed[lane] * self.limits.block_size
         )  # emitted tokens too, of one that goes on
         assert sequence.cached == min(found, sequence.prompt_len)
         self.hits += sequence.cached
