@@ -12,8 +12,13 @@ setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	# openvino comes without what it names as needed beside numpy: its telemetry.
+	grep -v ^openvino== requirements.lock | $(BIN)/python -m pip install --quiet --requirement /dev/stdin
+	$(BIN)/python -m pip install --quiet --no-deps --constraint requirements.lock openvino
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	# The bundled model's first start need not lower it then: 6 s. Where this fails, it does.
+	-$(BIN)/python -m engines.openvino.lowering_process engines/bundled/penstock_tiny float32 \
+		"$$HOME/.cache/penstock/graphs" 4000000000
 	touch $(STAMP)
 
 # Tests run on a real Redis. Without root, or where there are no such packages, they are skipped.
@@ -90,10 +95,11 @@ serve: $(STAMP)  ## serve the bundled model on http://127.0.0.1:8000
 	$(BIN)/penstock serve
 
 lock:  ## write requirements.lock from pyproject.toml
-	$(BIN)/pip-compile --quiet --extra dev --extra torch --strip-extras --allow-unsafe \
+	$(BIN)/pip-compile --quiet --extra dev --extra openvino --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements.lock pyproject.toml
-	sed -i 's/+cpu$$//' requirements.lock  # which build of torch is the installing machine's choice
+	# Which build of torch is the installing machine's choice; openvino is installed without telemetry.
+	sed -i -e 's/+cpu$$//' -e '/^openvino-telemetry==/d; /^penstock /d' requirements.lock
 
 clean:  ## remove what setup and tools made
 	rm -rf $(VENV) .clients .vllm build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """Are logits bit-equal whatever the scheduler does? Prints a table per runner and data type.
 
-    python -m benchmarks.exactness [MODEL_DIR ...] [--threads N]
+    python -m benchmarks.exactness [MODEL_DIR ...] [--threads N] [--engine openvino]
 
 Without a directory, a random Llama of 6.5M parameters is measured. Every sequence first runs alone,
 its prompt whole and its output one row per step; then again under each condition, with the same
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from engines.torch.loading import LoadedModel, open_model
+from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.plans import Driver, Run, Seq
 
@@ -34,17 +35,13 @@ Steps = Iterator[list[Run]]
 class Bench:
     """One model, its sequences, and their logits under some order of steps."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
+    def __init__(self, runner: Callable[[], Any], vocab: int) -> None:
+        self.runner = runner
         rng = np.random.default_rng(0)
-        vocab = loaded.facts.vocab_size
         self.logs = [rng.integers(0, vocab, length + NEW).tolist() for length in LENGTHS]
 
     def driver(self) -> Driver:
-        runner = TorchRunner(
-            self.loaded, num_blocks=BLOCKS, block_size=BLOCK, max_lanes=len(LENGTHS)
-        )
-        return Driver(runner, num_blocks=BLOCKS, block_size=BLOCK)
+        return Driver(self.runner(), num_blocks=BLOCKS, block_size=BLOCK)
 
     def sequence(self, lane: int) -> Seq:
         return Seq(lane, self.logs[lane], LENGTHS[lane])
@@ -60,7 +57,7 @@ class Bench:
             plan = replace(plan, sample_rows=np.array(kept, np.int32), sample_lanes=lanes)
             logits = driver.runner.logits(plan)
             for i, line in zip(kept, logits, strict=True):
-                rows[places[i][0].lane, places[i][1]] = line.clone()
+                rows[places[i][0].lane, places[i][1]] = torch.from_numpy(np.array(line))
             for run in runs:
                 run.seq.computed += run.rows
         return rows
@@ -132,8 +129,24 @@ def compare(truth: Rows, rows: Rows) -> str:
     return f"{equal / len(rows):7.1%} of {len(rows)} | {worst:.1e}"
 
 
-def report(path: Path, dtype: str, threads: int) -> None:
-    bench = Bench(open_model(path, dtype=dtype, threads=threads))
+def open_bench(engine: str, path: Path, dtype: str, threads: int) -> Bench:
+    """A bench over one runner after another of a model."""
+    lanes = len(LENGTHS)
+    if engine == "torch":
+        loaded = open_model(path, dtype=dtype, threads=threads)
+        sizes = {"num_blocks": BLOCKS, "block_size": BLOCK, "max_lanes": lanes}
+        return Bench(lambda: TorchRunner(loaded, **sizes), loaded.facts.vocab_size)
+    from engines.openvino.loading import open_model as open_graph  # noqa: PLC0415 - if installed
+    from engines.openvino.runner import OpenvinoRunner  # noqa: PLC0415
+
+    graph = open_graph(path, dtype=dtype, threads=threads)
+    return Bench(
+        lambda: OpenvinoRunner(graph, num_blocks=BLOCKS, max_lanes=lanes), graph.facts.vocab_size
+    )
+
+
+def report(engine: str, path: Path, dtype: str, threads: int) -> None:
+    bench = open_bench(engine, path, dtype, threads)
     truth = bench.each_alone(alone)
     scale = float(torch.stack(list(truth.values())).std())
     conditions = {
@@ -145,7 +158,9 @@ def report(path: Path, dtype: str, threads: int) -> None:
         "(recomputed as a chunk)": lambda: bench.each_alone(recomputed),
     }
     for name, rows in conditions.items():
-        print(f"| {path.name} | {dtype} | {scale:.1f} | {name} | {compare(truth, rows())} |")
+        print(
+            f"| {engine} {path.name} | {dtype} | {scale:.1f} | {name} | {compare(truth, rows())} |"
+        )
 
 
 def random_llama() -> Path:
@@ -172,13 +187,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--engine", choices=["torch", "openvino"], default="torch")
     arguments = parser.parse_args()
+    more = ("int8",) if arguments.engine == "openvino" else ()
     print(f"torch {torch.__version__}, {arguments.threads} threads")
     print("| model | dtype | logits std | condition | bit-equal rows | max abs difference |")
     print("|---|---|---|---|---|---|")
     for path in arguments.models or [random_llama()]:
-        for dtype in ("float32", "bfloat16"):
-            report(path, dtype, arguments.threads)
+        for dtype in ("float32", "bfloat16", *more):
+            report(arguments.engine, path, dtype, arguments.threads)
 
 
 if __name__ == "__main__":

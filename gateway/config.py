@@ -50,7 +50,7 @@ def read_settings(
     _check_origins(settings)
     _check_keys(settings)
     _check_step(settings)
-    _check_ledger(settings)
+    _check_computing(settings)
     _check_redis(settings)
     return settings
 
@@ -230,11 +230,20 @@ def _check_step(settings: Settings) -> None:
         )
 
 
-def _check_ledger(settings: Settings) -> None:
-    if settings.engine == "ledger" and (settings.dtype, settings.device) != ("auto", "auto"):
+def _check_computing(settings: Settings) -> None:
+    """Refuse settings that the chosen engine would not read."""
+    engine = settings.engine
+    if engine == "ledger" and (settings.dtype, settings.device) != ("auto", "auto"):
         raise ConfigError(
             "--dtype and --device mean nothing to --engine ledger, which has no model"
         )
+    if settings.threads and engine not in ("auto", "torch", "openvino"):
+        raise ConfigError(f"--threads means nothing to --engine {engine}")
+    lowers = engine in ("auto", "openvino")
+    if settings.graph_cache_dir is not None and not lowers:
+        raise ConfigError(f"--graph-cache-dir means nothing to --engine {engine}")
+    if settings.dtype == "int8" and not lowers:
+        raise ConfigError(f"--dtype int8 is of --engine openvino, not of {engine}")
 
 
 def _check_redis(settings: Settings) -> None:

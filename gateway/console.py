@@ -18,10 +18,13 @@ from gateway.settings import Settings
 DONE_BEFORE = MappingProxyType(
     {
         "starting a worker": 0.0,
-        "importing torch": 0.1,
-        "reading tokenizer": 0.4,
+        "reading tokenizer": 0.1,
+        "importing openvino": 0.15,
+        "importing torch": 0.2,
         "checking model": 0.45,
         "loading weights": 0.5,
+        "lowering the model, once": 0.55,
+        "compiling": 0.7,
         "allocating KV blocks": 0.9,
         "first token": 0.95,
     }

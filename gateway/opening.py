@@ -25,7 +25,9 @@ from engines.text.model_files import read_text
 from engines.tiers.fingerprint import fingerprint
 from engines.tiers.keeper import Keeper
 from engines.tiers.opening import TierBudget, open_keeper
+from gateway.free_memory import free_memory
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
+from gateway.loading_phases import in_words
 from gateway.memory_plan import MemoryPlan, Room, choose_context, plan_memory
 from gateway.memory_room import demand_of, gpu_room, machine_room
 from gateway.model_directory import TextSide, read_text_side
@@ -39,16 +41,22 @@ from gateway.opened import (
     model_path,
     open_over,
 )
+from gateway.openvino_choice import (
+    DoesNotFit,
+    check_settings,
+    gpu_computes,
+    graph_folder,
+    lowered_kv,
+)
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from engines.torch.families import ModelFacts
     from engines.torch.loading import LoadedModel
 
 _log = logging.getLogger(__name__)
 
-# What open_model calls its phases, in an operator's words; its last one only says that it is done.
-_PHASES = MappingProxyType({"check": "checking model", "weights": "loading weights"})
-_TORCH_CAN = frozenset(Capability)
+_MODELS_CAN = frozenset(Capability)
 _LEDGER_CAN = frozenset({Capability.SAMPLING, Capability.GUIDES, Capability.GRAMMAR})
 _LEDGER_CONTEXT = 8192
 _LEDGER_TOKEN_BYTES = 8  # one fingerprint
@@ -81,9 +89,10 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
     `report` hears the name of each phase as it begins. Raises ModelRejected.
     """
     path = model_path(settings)
-    openers = {"torch": _open_torch, "ledger": _open_ledger}
-    if settings.engine in openers:
-        return openers[settings.engine](path, settings, report, on_death)
+    if settings.engine in _OPENERS:
+        report("reading tokenizer")
+        opener = _OPENERS[settings.engine]
+        return opener(path, read_text_side(path), settings, report, on_death)
     if settings.kv_host_memory or settings.kv_disk_dir is not None:
         raise ModelRejected(
             f"--kv-host-memory and --kv-disk-dir are for blocks of our own; --engine"
@@ -97,7 +106,27 @@ def load_engine(settings: Settings, report: Report, on_death: OnDeath) -> Loaded
     return Loaded(configured.engine, text, configured.sizes)
 
 
-def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
+def _open_auto(
+    path: Path, text: TextSide, settings: Settings, report: Report, on_death: OnDeath
+) -> Loaded:
+    """By openvino where it can, else by torch; the log tells which, and why."""
+    why = "a GPU computes"
+    if not gpu_computes(settings):
+        try:
+            return _open_openvino(path, text, settings, report, on_death)
+        except DoesNotFit:  # nor would it torch
+            raise
+        except ModelRejected as error:
+            why = str(error)
+    if settings.dtype == "int8":
+        raise ModelRejected(f"--dtype int8 is openvino's alone, which cannot serve this: {why}")
+    _log.info("torch computes: %s", why)
+    return _open_torch(path, text, settings, report, on_death)
+
+
+def _open_torch(
+    path: Path, text: TextSide, settings: Settings, report: Report, on_death: OnDeath
+) -> Loaded:
     before = machine_room(settings.memory)  # what the plan counts is not yet taken
     report("importing torch")
     # OpenMP reads this when torch loads it. Spinning threads starve the event loop and each other
@@ -110,28 +139,90 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
         raise ModelRejected(
             f"the torch engine is not installed ({error.name} is missing): install penstock[torch]"
         ) from error
-    report("reading tokenizer")
-    text = read_text_side(path)
     plan = _torch_plan(path, settings, before)
     if plan.kv is None:
         return _open_encoder(path, text, settings, report, on_death)
-    kv = plan.kv
     loaded = open_model(
-        path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
+        path,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        progress=in_words(report),
     )
-    facts = loaded.facts
+    decoder = _Decoder(
+        loaded.facts,
+        plan.kv,
+        lambda kv, grammars: _torch_runner(loaded, kv, settings, grammars),
+        lambda: kv_fingerprint(path, loaded, settings.block_size),
+    )
+    return _open_decoder(path, text, settings, report, decoder, on_death)
+
+
+def _open_openvino(
+    path: Path, text: TextSide, settings: Settings, report: Report, on_death: OnDeath
+) -> Loaded:
+    report("importing openvino")
+    check_settings(settings, path)
+    room = machine_room(settings.memory)
+    try:
+        from engines.openvino.identity import kv_fingerprint
+        from engines.openvino.loading import Lowering, computes_in, open_model
+        from engines.openvino.runner import OpenvinoRunner
+    except ImportError as error:
+        raise ModelRejected(
+            f"the openvino engine needs {error.name}: penstock[openvino]"
+        ) from error
+    kv = lowered_kv(path, settings, computes_in(settings.dtype), room)
+    loaded = open_model(
+        path,
+        dtype=settings.dtype,
+        cache=graph_folder(settings),
+        threads=settings.threads,
+        lowering=Lowering(free_memory().bytes, apart=True),
+        progress=in_words(report),
+    )
+    _log.info("openvino computes, in %s", loaded.dtype)
+
+    def runner(kv: KvBudget, grammars: GrammarCompiler | None) -> StepRunner:
+        return OpenvinoRunner(
+            loaded, num_blocks=kv.blocks, max_lanes=settings.max_running, grammars=grammars
+        )
+
+    decoder = _Decoder(loaded.facts, kv, runner, lambda: kv_fingerprint(loaded))
+    return _open_decoder(path, text, settings, report, decoder, on_death)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoder:
+    """A loaded model that steps, and how its runner is made and its KV contents are known."""
+
+    facts: "ModelFacts"
+    kv: KvBudget
+    runner: Callable[[KvBudget, GrammarCompiler | None], StepRunner]
+    fingerprint: Callable[[], bytes]
+
+
+def _open_decoder(
+    path: Path,
+    text: TextSide,
+    settings: Settings,
+    report: Report,
+    decoder: _Decoder,
+    on_death: OnDeath,
+) -> Loaded:
+    facts, kv = decoder.facts, decoder.kv
     ends = frozenset(facts.eos_ids) or text.end_tokens
     grammars = _grammars(path, facts.vocab_size, ends) if facts.generates else None
     report("allocating KV blocks")
-    runner = _decoder_runner(loaded, kv, settings, grammars)
-    can = _can(_TORCH_CAN, grammars) if facts.generates else frozenset[Capability]()
+    runner = decoder.runner(kv, grammars)
+    can = _can(_MODELS_CAN, grammars) if facts.generates else frozenset[Capability]()
     info = replace(
         _info(settings, kv, facts.vocab_size, can),
         generates=facts.generates,
         embeds=Embeds(facts.recipe.size(facts.hidden_size), facts.recipe.normalise),
     )
     limits = _limits(settings, info)
-    keeper = _keeper(settings, runner, lambda: kv_fingerprint(path, loaded, settings.block_size))
+    keeper = _keeper(settings, runner, decoder.fingerprint)
     engine = SteppedEngine(
         info, limits, runner, grammars=grammars, keeper=keeper, on_death=on_death
     )
@@ -139,11 +230,7 @@ def _open_torch(path: Path, settings: Settings, report: Report, on_death: OnDeat
     return Loaded(engine, text, lambda: sizes)
 
 
-def _loading(report: Report) -> Callable[[str, float], None]:
-    return lambda phase, _: report(_PHASES[phase]) if phase in _PHASES else None
-
-
-def _decoder_runner(
+def _torch_runner(
     loaded: "LoadedModel", kv: KvBudget, settings: Settings, grammars: GrammarCompiler | None
 ) -> StepRunner:
     from engines.torch.pooling_runner import PoolingRunner
@@ -170,7 +257,11 @@ def _open_encoder(
     from engines.torch.encoder_runner import EncoderRunner
 
     loaded = open_encoder(
-        path, dtype=settings.dtype, device=settings.device, progress=_loading(report)
+        path,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        progress=in_words(report),
     )
     facts = loaded.facts
     context = choose_context(settings.max_context, facts.max_context)
@@ -210,11 +301,11 @@ def _torch_plan(path: Path, settings: Settings, machine: Room) -> MemoryPlan:
     return plan_memory(footprint, demand_of(settings, dtype, on_gpu=on_gpu, packs=packs), room)
 
 
-def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDeath) -> Loaded:
+def _open_ledger(
+    path: Path, text: TextSide, settings: Settings, _: Report, on_death: OnDeath
+) -> Loaded:
     from engines.ledger import VECTOR_SIZE, LedgerRunner
 
-    report("reading tokenizer")
-    text = read_text_side(path)
     kv = _ledger_budget(settings)
     vocab_size = text.tokenizer.vocab_size
     specials = text.tokenizer.special_tokens
@@ -235,6 +326,11 @@ def _open_ledger(path: Path, settings: Settings, report: Report, on_death: OnDea
     )
     sizes = Sizes(kv, limits, grammars=grammars is not None)
     return Loaded(engine, text, lambda: sizes)
+
+
+_OPENERS = MappingProxyType(
+    {"auto": _open_auto, "torch": _open_torch, "openvino": _open_openvino, "ledger": _open_ledger}
+)
 
 
 def _keeper(

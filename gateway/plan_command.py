@@ -11,6 +11,7 @@ from engines.errors import ModelRejected
 from gateway.memory_plan import MemoryPlan, Room, plan_memory
 from gateway.memory_room import demand_of, given_room, gpu_room, machine_room, with_share
 from gateway.opened import model_names, model_path
+from gateway.openvino_choice import is_lowered
 from gateway.settings import Settings
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -33,10 +34,10 @@ class Planned:
 
 def plan_of(settings: Settings) -> Planned:
     """The plan of what the settings would serve here. Raises ModelRejected as `serve` would."""
-    if settings.engine != "torch":
+    if settings.engine not in ("auto", "torch", "openvino"):
         raise ModelRejected(
             f"--engine {settings.engine} is not planned: the memory of weights and KV blocks is"
-            " known for --engine torch"
+            " known for --engine torch and openvino"
         )
     try:
         from engines.torch.families import choose_dtype  # noqa: PLC0415 - an optional extra
@@ -49,8 +50,11 @@ def plan_of(settings: Settings) -> Planned:
     footprint = read_footprint(path)
     gpus = free_of_gpus() if _may_use_gpu(settings.device) else ()
     on_gpu = bool(gpus)
-    dtype = choose_dtype(settings.dtype, footprint.dtype, on_gpu=on_gpu)
-    demand = demand_of(settings, dtype, on_gpu=on_gpu, packs=not on_gpu and packs(dtype, cpuinfo()))
+    lowered = not on_gpu and is_lowered(settings, path)
+    asked = "bfloat16" if lowered and settings.dtype == "int8" else settings.dtype  # at most
+    dtype = choose_dtype(asked, footprint.dtype, on_gpu=on_gpu)
+    packed = not on_gpu and not lowered and packs(dtype, cpuinfo())
+    demand = demand_of(settings, dtype, on_gpu=on_gpu, packs=packed)
     plan = plan_memory(footprint, demand, _room(settings, gpus))
     device = "cuda" if on_gpu else "cpu"
     own = footprint.max_context

@@ -54,9 +54,9 @@ class Settings:
         group="model",
     )
     engine: str = _setting(
-        "torch",
-        choice("torch", "ledger", "trtllm", "vllm", "upstream", "smg"),
-        "What computes tokens; ledger has no model",
+        "auto",
+        choice("auto", "torch", "openvino", "ledger", "trtllm", "vllm", "upstream", "smg"),
+        "What computes tokens; auto: openvino on CPUs where it can, else torch",
         group="model",
     )
     engine_config: Path | None = _setting(
@@ -66,11 +66,20 @@ class Settings:
         group="model",
     )
     dtype: str = _setting(
-        "auto", choice("auto", "float32", "bfloat16"), "Weights and KV precision", group="model"
-    )
+        "auto", choice("auto", "float32", "bfloat16", "int8"),
+        "Weights and KV precision; int8: weights of openvino alone", group="model",
+    )  # fmt: skip
     device: str = _setting(
         "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"
     )
+    threads: int = _setting(
+        0, number(0, 1024), "Threads that compute on the CPU; 0: the engine's choice",
+        group="model", unit="threads",
+    )  # fmt: skip
+    graph_cache_dir: Path | None = _setting(
+        None, path(), "Folder of lowered models (openvino); none: ~/.cache/penstock/graphs",
+        group="model",
+    )  # fmt: skip
     tool_parser: str = _setting(
         "auto", choice("auto", "none", *tool_syntaxes(), metavar="NAME"),
         "How the model writes tool calls; auto: as its chat template shows", group="model",
@@ -270,7 +279,8 @@ _BOTH = frozenset(
     | {"worker_cert", "worker_key", "worker_ca"}
 )
 _ENGINE = frozenset(
-    {"engine", "engine_config", "dtype", "device", "max_running", "max_context", "block_size"}
+    {"engine", "engine_config", "dtype", "device", "threads", "graph_cache_dir"}
+    | {"max_running", "max_context", "block_size"}
     | {"memory", "kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
     | {"max_step_tokens", "step_target_s", "step_timeout_s"}
 )

@@ -121,11 +121,17 @@ def _load(path: Path, facts: ModelFacts, place: Place) -> nn.Module:
     options: dict[str, Any] = {
         "attn_implementation": attention.NAME,
         "experts_implementation": linear.EXPERTS_NAME if rowwise else None,
+        **dequantised(facts),
     }
-    if facts.quantization == "mxfp4":
-        options["quantization_config"] = Mxfp4Config(dequantize=True)
     unused = () if facts.generates else ("lm_head.",)
     return load_weights(path, facts.architecture, place.dtype, unused=unused, **options)
+
+
+def dequantised(facts: ModelFacts) -> dict[str, Any]:
+    """What makes transformers dequantise a checkpoint as it is read."""
+    if facts.quantization == "mxfp4":
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    return {}
 
 
 def load_weights(

@@ -33,7 +33,7 @@ class PromptScores:
 
     prompt: Sequence[int]
     most: int  # how many of the most likely tokens
-    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # as from _scored
+    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # as from `scored`
 
     def read(self) -> list[TokenLogprobs]:
         """Wait for the device."""
@@ -93,7 +93,7 @@ class PromptScorer:
         for at in range(0, len(targets), step):
             some = targets[at : at + step].to(hidden.device)
             logits = self._logits(hidden[at : at + len(some)])
-            scores.parts.append(_scored(logits, some, scores.most))
+            scores.parts.append(scored(logits, some, scores.most))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         count = len(hidden)
@@ -131,7 +131,7 @@ def _head_of(module: nn.Module) -> nn.Module:
     return head
 
 
-def _scored(logits: Tensor, targets: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def scored(logits: Tensor, targets: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Float32 [rows, 1 + most], the target's first, and int64 [rows, most], the most likely ids."""
     scores = torch.log_softmax(logits, dim=-1)
     ids = descending(scores, most)

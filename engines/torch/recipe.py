@@ -12,6 +12,8 @@ from pathlib import Path
 from engines.errors import ModelRejected
 from engines.text.model_files import read_list, read_object
 
+NOT_FINITE = "the model produced a vector that is not finite"
+
 MODULES = "modules.json"
 _SETTINGS = "sentence_{}_config.json"
 _SETTINGS_OF = ("bert", "roberta", "distilbert", "camembert", "xlm-roberta", "electra")

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from engines.errors import ModelRejected
 from engines.step import LaneStart, StepPlan
-from engines.torch.recipe import Dense, Pooling, Recipe
-
-NOT_FINITE = "the model produced a vector that is not finite"
+from engines.torch.recipe import NOT_FINITE, Dense, Pooling, Recipe
 
 
 class Head(Protocol):
@@ -115,9 +113,14 @@ class Pooler:
         if start.pooled:
             self._pools[start.lane] = _Pool()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody wants a vector."""
+        return not self._pools
+
     def feed(self, plan: StepPlan, hidden: Tensor) -> Vectors:
         """Take in a step's rows [rows, hidden]; the vectors of the lanes that it samples."""
-        if not self._pools:
+        if self.idle:
             return Vectors()
         bounds = plan.row_starts.tolist()
         for segment, lane in enumerate(plan.segment_lanes.tolist()):

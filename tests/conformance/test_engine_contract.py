@@ -24,6 +24,7 @@ from engines.torch.runner import TorchRunner
 from tests.support.engines import Gated, ask, ledger, limits_for, read, running, stepped
 from tests.support.grammars import compiler
 from tests.support.hosted import Hosted
+from tests.support.openvino import INSTALLED, needs_openvino, open_openvino, openvino_runner
 from tests.support.tiny_models import by_name, model_dir
 
 pytestmark = pytest.mark.anyio
@@ -36,15 +37,20 @@ class Kind:
     runner: Callable[[Limits, GrammarCompiler], StepRunner]
     vocab_size: int
     capabilities: frozenset[Capability]
+    block: int = 4
+    pool: int = 32  # blocks: too few for eight sequences of six of the smallest blocks
     remote: bool = False
 
+    def limits(self, **changes: int) -> Limits:
+        return limits_for(vocab_size=self.vocab_size, block_size=self.block, **changes)
+
     def engine(self, **changes: int) -> SteppedEngine | Hosted:
-        limits = limits_for(vocab_size=self.vocab_size, **changes)
+        limits = self.limits(**changes)
         grammars = compiler(self.vocab_size)
         return self._over(self.runner(limits, grammars), limits, grammars)
 
     def gated(self, steps: int = 0) -> tuple[SteppedEngine | Hosted, Gated]:
-        limits = limits_for(vocab_size=self.vocab_size)
+        limits = self.limits()
         grammars = compiler(self.vocab_size)
         gate = Gated(self.runner(limits, grammars), steps)
         return self._over(gate, limits, grammars), gate
@@ -78,11 +84,32 @@ def kinds():
         "ledger": Kind(ledger, 500, can),
         "torch": Kind(torch_runner, loaded.facts.vocab_size, frozenset(Capability)),
     }
+    if INSTALLED:
+        graph = open_openvino(model_dir(by_name("llama")))
+
+        def on_openvino(limits: Limits, grammars: GrammarCompiler) -> StepRunner:
+            return openvino_runner(
+                graph,
+                num_blocks=limits.num_blocks,
+                max_lanes=limits.max_running,
+                grammars=grammars,
+            )
+
+        here["openvino"] = Kind(
+            on_openvino, graph.facts.vocab_size, frozenset(Capability), block=32, pool=7
+        )
     away = {f"remote {name}": replace(kind, remote=True) for name, kind in here.items()}
     return {**here, **away}
 
 
-@pytest.fixture(params=["ledger", "torch", "remote ledger", "remote torch"])
+KINDS = [
+    pytest.param(f"{where}{name}", marks=needs_openvino if name == "openvino" else ())
+    for where in ("", "remote ")
+    for name in ("ledger", "torch", "openvino")
+]
+
+
+@pytest.fixture(params=KINDS)
 def kind(request, kinds):
     """One engine kind after another."""
     return kinds[request.param]
@@ -106,12 +133,12 @@ async def test_a_stream_ends_once_with_exact_counts(kind):
 
 
 async def test_a_prefix_that_was_computed_is_reported_as_cached(kind):
-    """The second request over nine tokens finds two blocks of four."""
+    """The second request finds two blocks; two tokens are computed in any case."""
     async with running(kind.engine()) as engine:
-        prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+        prompt = list(range(1, 2 * kind.block + 3))
         first = await read(engine.generate(ask("a", prompt)))
         again = await read(engine.generate(ask("b", prompt)))
-        assert (first[0].cached, again[0].cached) == (0, 8)
+        assert (first[0].cached, again[0].cached) == (0, 2 * kind.block)
         assert first[0].tokens == again[0].tokens
 
 
@@ -154,12 +181,13 @@ async def test_min_tokens_holds_the_stop_back(kind):
 async def test_greedy_text_does_not_depend_on_batch_mates(kind):
     """Many at once say what each says alone, whatever was cached or preempted."""
     prompts = [[index % 7 + 1, 2, 3, 4, index % 3, 5, 6][: 2 + index % 6] for index in range(24)]
+    prompts = [[9] * kind.block + prompt * (kind.block // 4) for prompt in prompts]
     async with running(kind.engine()) as engine:
         alone = [
             (await read(engine.generate(ask(f"alone{i}", prompt))))[0].tokens
             for i, prompt in enumerate(prompts)
         ]
-    async with running(kind.engine(num_blocks=32, tokens_per_step=16)) as engine:
+    async with running(kind.engine(num_blocks=kind.pool, tokens_per_step=16)) as engine:
         # One by one over HTTP they may come so thinly that nobody needs a block of another.
         for number in range(10):
             streams = [
@@ -240,12 +268,13 @@ async def test_a_slow_reader_gets_merged_events_and_slows_nobody(kind):
 
 async def test_what_can_never_fit_is_refused_at_once(kind):
     """Each refusal is an InvalidRequest with the number and the limit."""
-    async with running(kind.engine(num_blocks=10)) as engine:
+    blocks = 96 // kind.block
+    async with running(kind.engine(num_blocks=blocks)) as engine:
         cases = [
             (ask("a", []), InvalidRequest, "no tokens"),
             (ask("b", [kind.vocab_size]), InvalidRequest, "vocabulary"),
             (ask("c", [1] * 100, max_tokens=29), ContextOverflow, "100 prompt tokens"),
-            (ask("d", [1] * 20, max_tokens=22), CapacityExceeded, "11 KV blocks"),
+            (ask("d", [1] * 80, max_tokens=18), CapacityExceeded, f"{blocks + 1} KV blocks"),
             (ask("e", [1], n=9), CapacityExceeded, "at most 8"),
             (ask("f", [1], max_tokens=0), InvalidRequest, "max_tokens is 0"),
             (ask("g", [1], logprobs=21), InvalidRequest, "logprobs is 21"),

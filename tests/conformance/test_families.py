@@ -13,13 +13,12 @@ from engines.bundled import penstock_tiny
 from engines.limits import Limits
 from engines.stepped import SteppedEngine
 from engines.torch.families import FAMILIES
-from engines.torch.loading import open_model
-from engines.torch.runner import TorchRunner
+from tests.support.openvino import needs_openvino
 from tests.support.plans import Driver, Run
+from tests.support.runners import OPENVINO, TORCH, RunnerKind
 from tests.support.tiny_models import TINY_MODELS, Tiny, greedy_truth, model_dir, prompts
 
 NEW = 12
-BLOCK = 8
 BLOCKS = 640
 GREETINGS = ("Hello", "Good morning", "My name is Zoë, and I like rivers 🌊", "Dear Penstock")
 ASKS = (
@@ -33,9 +32,22 @@ ASKS = (
     "What did I tell you my name was, and what does a gateway do with tokens?",
 )
 BUNDLED = Tiny("penstock-tiny", "llama")
-TEXTS = [f"{greeting}! {ask}" for greeting in GREETINGS for ask in ASKS]
+ONES = [f"{greeting}! {ask}" for greeting in GREETINGS for ask in ASKS]
+TEXTS = [" ".join(ONES[first : first + 1 + first % 4]) for first in range(len(ONES))]
+
+# What a runner cannot compute, and refuses by name.
+REFUSED = {("openvino", "gemma2")}  # soft-capped attention
 
 each_model = pytest.mark.parametrize("tiny", [*TINY_MODELS, BUNDLED], ids=lambda tiny: tiny.name)
+each_runner = pytest.mark.parametrize(
+    ("kind", "tiny"),
+    [
+        pytest.param(kind, tiny, id=f"{kind.name}-{tiny.name}", marks=marks)
+        for kind, marks in ((TORCH, ()), (OPENVINO, needs_openvino))
+        for tiny in (*TINY_MODELS, BUNDLED)
+        if (kind.name, tiny.name) not in REFUSED
+    ],
+)
 
 
 @cache
@@ -58,31 +70,31 @@ def truth(tiny) -> list[list[int]]:
 
 
 @cache
-def loaded(tiny):
-    return open_model(directory(tiny), dtype="float32", device="cpu")
+def loaded(kind: RunnerKind, tiny):
+    return kind.load(directory(tiny))
 
 
-def driver(tiny, *, seed=0) -> Driver:
-    runner = TorchRunner(loaded(tiny), num_blocks=BLOCKS, block_size=BLOCK, max_lanes=64)
-    return Driver(runner, num_blocks=BLOCKS, block_size=BLOCK, seed=seed)
+def driver(kind: RunnerKind, tiny, *, seed=0) -> Driver:
+    runner = kind.make(loaded(kind, tiny), num_blocks=BLOCKS, max_lanes=64)
+    return Driver(runner, num_blocks=BLOCKS, block_size=kind.block, seed=seed)
 
 
-def engine(tiny, *, blocks: int) -> SteppedEngine:
-    facts = loaded(tiny).facts
+def engine(kind: RunnerKind, tiny, *, blocks: int) -> SteppedEngine:
+    facts = loaded(kind, tiny).facts
     limits = Limits(
         max_context=facts.max_context,
         max_running=32,
         tokens_per_step=71,
-        block_size=BLOCK,
+        block_size=kind.block,
         num_blocks=blocks,
         vocab_size=facts.vocab_size,
     )
-    runner = TorchRunner(loaded(tiny), num_blocks=blocks, block_size=BLOCK, max_lanes=32)
+    runner = kind.make(loaded(kind, tiny), num_blocks=blocks, max_lanes=32)
     info = EngineInfo(
         model=tiny.name,
         max_context=limits.max_context,
         vocab_size=limits.vocab_size,
-        block_size=BLOCK,
+        block_size=kind.block,
         num_blocks=blocks,
         max_running=limits.max_running,
         capabilities=frozenset(Capability) - {Capability.GRAMMAR},
@@ -109,11 +121,18 @@ async def _choices(running: SteppedEngine, request: GenerationRequest) -> list[l
     return choices
 
 
-def serve(tiny, *, blocks: int = BLOCKS, count: int = 32, waves: int = 1, n: int = 1):
+def full_tokens(kind: RunnerKind, start: list[int]) -> int:
+    """Those of a prompt in full blocks; its last two tokens are computed in any case."""
+    return max(0, len(start) - 2) // kind.block * kind.block
+
+
+def serve(
+    kind: RunnerKind, tiny, *, blocks: int = BLOCKS, count: int = 32, waves: int = 1, n: int = 1
+):
     """The choices of the first `count` starts, wave by wave, and the engine's counters."""
 
     async def run() -> tuple[list[list[list[list[int]]]], EngineLoad]:
-        running = engine(tiny, blocks=blocks)
+        running = engine(kind, tiny, blocks=blocks)
         await running.start()
         first = starts(tiny)[:count]
         choices = [await generate(running, wave, first, n) for wave in range(waves)]
@@ -135,19 +154,19 @@ def test_the_truth_is_not_degenerate(tiny):
     assert len({token for line in truth(tiny) for token in line}) > 40
 
 
-@each_model
-def test_a_prompt_alone_matches(tiny):
+@each_runner
+def test_a_prompt_alone_matches(kind, tiny):
     """A whole prompt, then one row per step."""
     for start, expected in list(zip(starts(tiny), truth(tiny), strict=True))[:4]:
-        drive = driver(tiny)
+        drive = driver(kind, tiny)
         assert drive.finish([drive.start(0, start)], NEW) == [expected]
 
 
-@each_model
-def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny):
+@each_runner
+def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(kind, tiny):
     """32 prompts arrive over time, prefill in odd chunks, decode beside each other's prefill."""
     rng = np.random.default_rng(1)
-    drive = driver(tiny, seed=1)
+    drive = driver(kind, tiny, seed=1)
     seqs = [
         drive.start(int(lane), start)
         for lane, start in zip(rng.permutation(64), starts(tiny), strict=False)
@@ -161,10 +180,10 @@ def test_a_mixed_batch_matches_with_chunks_of_odd_sizes(tiny):
     assert [s.generated for s in seqs] == truth(tiny)
 
 
-@each_model
-def test_replay_as_rows_in_other_blocks_matches(tiny):
+@each_runner
+def test_replay_as_rows_in_other_blocks_matches(kind, tiny):
     """A preempted sequence comes back: prompt as a chunk, generated tokens as one-row segments."""
-    drive = driver(tiny)
+    drive = driver(kind, tiny)
     start, expected = starts(tiny)[0], truth(tiny)[0]
     first = drive.start(0, start)
     drive.finish([first], NEW // 2)
@@ -176,12 +195,12 @@ def test_replay_as_rows_in_other_blocks_matches(tiny):
     assert set(again.table).isdisjoint(first.table)
 
 
-@each_model
-def test_choices_that_share_a_prompt_match(tiny):
+@each_runner
+def test_choices_that_share_a_prompt_match(kind, tiny):
     """Three choices sample one row, share full blocks and copy the partial one."""
-    drive = driver(tiny)
-    start, expected = starts(tiny)[2], truth(tiny)[2]
-    assert len(start) % BLOCK
+    drive = driver(kind, tiny)
+    start, expected = starts(tiny)[3], truth(tiny)[3]
+    assert len(start) % kind.block
     parent = drive.start(0, start)
     forks = drive.fork(parent, [5, 3])
     drive.step([Run(parent, len(start))], forks=forks)
@@ -195,25 +214,26 @@ def test_choices_that_share_a_prompt_match(tiny):
     assert drive.finish([parent, *forks], NEW) == [expected] * 3
 
 
-@each_model
-def test_the_engine_matches_in_a_mixed_batch_and_on_prefix_hits(tiny):
+@each_runner
+def test_the_engine_matches_in_a_mixed_batch_and_on_prefix_hits(kind, tiny):
     """32 requests at once, prompts chunked by a budget of 71 rows; then again, from the cache."""
-    choices, load = serve(tiny, waves=2)
+    choices, load = serve(kind, tiny, waves=2)
     assert choices == [[[line] for line in truth(tiny)]] * 2
-    assert load.prefix_hit_tokens > 100
+    assert load.prefix_hit_tokens >= sum(full_tokens(kind, start) for start in starts(tiny))
     assert load.blocks_used == 0
 
 
-@each_model
-def test_the_engine_matches_after_preemption(tiny):
-    """A pool of 24 blocks holds a fifth of what 16 requests need."""
-    choices, load = serve(tiny, blocks=24, count=16)
+@each_runner
+def test_the_engine_matches_after_preemption(kind, tiny):
+    """A pool that holds a fifth of what 16 requests need, and the largest of them."""
+    needs = [-(-(len(start) + NEW) // kind.block) for start in starts(tiny)[:16]]
+    choices, load = serve(kind, tiny, blocks=max(*needs, sum(needs) // 5), count=16)
     assert choices == [[[line] for line in truth(tiny)[:16]]]
     assert load.preemptions > 1
 
 
-@each_model
-def test_the_engine_matches_for_several_choices(tiny):
+@each_runner
+def test_the_engine_matches_for_several_choices(kind, tiny):
     """Greedy choices share the prompt's blocks, part, and say the same."""
-    choices, _ = serve(tiny, count=8, n=3)
+    choices, _ = serve(kind, tiny, count=8, n=3)
     assert choices == [[[line] * 3 for line in truth(tiny)[:8]]]

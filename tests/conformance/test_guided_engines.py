@@ -17,6 +17,7 @@ from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
 from tests.support.engines import ask, ledger, limits_for, read, running, stepped
 from tests.support.grammars import END, TOKENIZER, compiler, json_grammar, regex_grammar, text
+from tests.support.openvino import needs_openvino, open_openvino, openvino_runner
 from tests.support.tiny_models import by_name, model_dir
 
 pytestmark = pytest.mark.anyio
@@ -43,12 +44,12 @@ def loaded():
     return open_model(model_dir(by_name("llama")))
 
 
-@pytest.fixture(params=["ledger", "torch"])
+@pytest.fixture(params=["ledger", "torch", pytest.param("openvino", marks=needs_openvino)])
 def make(request, loaded):
     """Engines of one kind after another; `make.vocab` is their vocabulary."""
 
     def one(**changes):
-        limits = limits_for(vocab_size=one.vocab, **changes)
+        limits = limits_for(vocab_size=one.vocab, block_size=one.block, **changes)
         grammars = compiler(one.vocab)
         return stepped(limits, lambda limits: one.runner(limits, grammars), one.can, grammars)
 
@@ -61,9 +62,20 @@ def make(request, loaded):
             grammars=grammars,
         )
 
+    def on_openvino(limits: Limits, grammars):
+        return openvino_runner(
+            open_openvino(model_dir(by_name("llama"))),
+            num_blocks=limits.num_blocks,
+            max_lanes=limits.max_running,
+            grammars=grammars,
+        )
+
+    runners = {"ledger": ledger, "torch": torch_runner, "openvino": on_openvino}
     one.can = GUIDED if request.param == "ledger" else frozenset(Capability)
     one.vocab = 500 if request.param == "ledger" else 512
-    one.runner = ledger if request.param == "ledger" else torch_runner
+    one.block = 32 if request.param == "openvino" else 4
+    one.pool = 8 if request.param == "openvino" else 36  # too few for all at once
+    one.runner = runners[request.param]
     return one
 
 
@@ -121,7 +133,7 @@ async def test_greedy_text_under_a_grammar_does_not_depend_on_batch_mates_or_pre
         for index, prompt in enumerate(prompts):
             stream = engine.generate(ask(f"r{index}", prompt, **asks[index % 4]))
             alone.append((await read(stream))[0].tokens)
-    async with running(make(num_blocks=36, tokens_per_step=16)) as engine:
+    async with running(make(num_blocks=make.pool, tokens_per_step=16)) as engine:
         together = await asyncio.gather(*map(read, streams(engine)))
         assert engine.load().preemptions > 0
     assert [answers[0].tokens for answers in together] == alone

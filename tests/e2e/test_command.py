@@ -180,7 +180,7 @@ def test_an_api_key_guards_and_stays_secret():
         (("--host", "0.0.0.0"), 2, "without an API key"),
         (("--max-running", "x"), 2, "--max-running: must be a whole number"),
         (("--config", "/none.yaml"), 2, "cannot read /none.yaml"),
-        (("--engine", "magic"), 2, "one of torch, ledger"),
+        (("--engine", "magic"), 2, "one of auto, torch"),
         (("--host", "192.0.2.1", "--api-key", "k"), 1, "cannot listen on 192.0.2.1:8000"),
     ],
 )
@@ -210,7 +210,7 @@ def test_an_unknown_variable_is_refused_with_a_hint():
     assert "did you mean max_running?" in run.stderr
 
 
-@pytest.mark.parametrize("engine", ["ledger", "torch"])
+@pytest.mark.parametrize("engine", ["auto", "ledger", "torch"])
 def test_an_empty_model_directory_is_rejected(tmp_path, engine):
     """It listens, finds nothing to serve, says so, and ends."""
     run = penstock("serve", str(tmp_path), "--port", "0", "--engine", engine)

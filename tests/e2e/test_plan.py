@@ -11,6 +11,7 @@ import pytest
 
 from engines.bundled import penstock_tiny
 from tests.support.command import ROOT, clean_environment, served
+from tests.support.openvino import INSTALLED
 
 BUNDLED = (penstock_tiny() / "model.safetensors").exists()
 pytestmark = pytest.mark.skipif(not BUNDLED, reason="no bundled weights here")
@@ -104,9 +105,9 @@ def test_a_plan_is_a_table_and_imports_no_torch():
     )  # fmt: skip
     lines = run.stdout.splitlines()
     assert lines[0] == "penstock-tiny on cpu, float32"
-    assert any(
-        re.fullmatch(r"weights +33\.0 MiB  as they will be held, in float32", x) for x in lines
-    )
+    held = "29.9" if INSTALLED else "33.0"  # torch packs the head beside the embedding
+    told = rf"weights +{re.escape(held)} MiB  as they will be held, in float32"
+    assert any(re.fullmatch(told, line) for line in lines)
     assert any(re.fullmatch(r" +1024 +128 +64", x) for x in lines)
     assert any("--max-context 2048, and 4096 blocks" in x for x in lines)
     assert lines[-1] == "set()"

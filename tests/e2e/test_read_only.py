@@ -66,7 +66,7 @@ def running(*arguments, shows, **environment):
 
 
 def test_both_serve_without_writing_anywhere_else():
-    """The torch engine, and a grammar, which is compiled in a process of its own."""
+    """An engine with a model, and a grammar, which is compiled in a process of its own."""
     with (
         running("worker", "--listen", "127.0.0.1:0", shows=r"Worker at (\S+)") as address,
         running(

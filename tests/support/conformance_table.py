@@ -35,8 +35,8 @@ Made by `make conformance`. The cases are the tests of
 
 | column | what ran |
 |---|---|
-| ledger, torch | our stepped engine with that runner, on a CPU |
-| remote ledger, remote torch | the same behind a worker's socket |
+| ledger, torch, openvino | our stepped engine with that runner, on a CPU |
+| remote ledger, remote torch, remote openvino | the same behind a worker's socket |
 | trtllm VERSION | the TensorRT-LLM adapter, a stand-in of that version's API: **no hardware** |
 | smg | the client of `trtllm-serve --grpc`, a server on the published stubs: **no hardware** |
 | upstream ... | the OpenAI-compatible client over our own server with that engine |

@@ -103,6 +103,10 @@ def test_every_install_is_held_to_the_lock():
     assert "[" not in " ".join(STAGES["gateway-environment"].of("RUN"))
 
 
+# The project itself, which an extra names; test_openvino_is_installed_without_its_telemetry.
+LEFT_OUT = {"penstock", "openvino-telemetry"}
+
+
 def needed(*extras):
     """The names of all that an installation brings, of whatever depth."""
     groups = PROJECT["optional-dependencies"]
@@ -114,7 +118,7 @@ def needed(*extras):
         marked = requirement.marker is None or any(
             requirement.marker.evaluate({"extra": extra}) for extra in requirement.extras or {""}
         )
-        if not marked or name in seen:
+        if not marked or name in seen or name in LEFT_OUT:
             continue
         seen.add(name)
         for line in metadata.requires(name) or ():
@@ -134,10 +138,25 @@ def test_all_that_an_image_installs_has_a_version_in_the_lock():
     """So a constraint leaves nothing to the day of the build."""
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
-    light, heavy = needed(), needed("torch")
+    light, heavy = needed(), needed("torch", "openvino")
     assert len(light) > 25
     assert heavy <= pinned
     assert light < heavy
+
+
+def test_openvino_is_installed_without_its_telemetry():
+    """Alone, after all else: in the image of a worker, and by `make setup`."""
+    installs = [
+        part
+        for command in STAGES["worker-environment"].of("RUN")
+        for part in command.split("&&")
+        if part.rstrip().endswith(" openvino")
+    ]
+    made = [line for line in (ROOT / "Makefile").read_text().splitlines() if "install" in line]
+    (by_make,) = [line for line in made if line.rstrip().endswith(" openvino")]
+    assert len(installs) == 1
+    assert all("--no-deps" in line for line in (*installs, by_make))
+    assert "telemetry" not in (ROOT / "requirements.lock").read_text().replace("opentelemetry", "")
 
 
 def test_a_gateway_carries_no_tensors():

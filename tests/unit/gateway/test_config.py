@@ -76,9 +76,15 @@ def test_lists_come_repeated_or_with_commas(yaml_file):
         ({"PENSTOCK_PORT": "65536"}, "between 0 and 65535"),
         ({"PENSTOCK_PORT": "9" * 5000}, "whole number"),
         ({"PENSTOCK_DRAIN_TIMEOUT_S": "nan"}, "finite"),
-        ({"PENSTOCK_ENGINE": "magic"}, "one of torch, ledger"),
+        ({"PENSTOCK_ENGINE": "magic"}, "one of auto, torch, openvino"),
         ({"PENSTOCK_DEVICE": "cuda:x"}, "cuda:N"),
         ({"PENSTOCK_ENGINE": "ledger", "PENSTOCK_DTYPE": "float32"}, "mean nothing"),
+        ({"PENSTOCK_ENGINE": "ledger", "PENSTOCK_THREADS": "2"}, "threads means nothing"),
+        (
+            {"PENSTOCK_ENGINE": "torch", "PENSTOCK_GRAPH_CACHE_DIR": "g"},
+            "means nothing to --engine",
+        ),
+        ({"PENSTOCK_ENGINE": "torch", "PENSTOCK_DTYPE": "int8"}, "of --engine openvino"),
         ({"PENSTOCK_METRICS_PUBLIC": "maybe"}, "true or false"),
         ({"PENSTOCK_KV_CACHE_MEMORY": "lots"}, "4GiB"),
         ({"PENSTOCK_API_KEY": ""}, "must not be empty"),
@@ -103,7 +109,7 @@ def test_bad_files_are_refused(yaml_file, text):
 
 TEXT_SETTINGS = [
     "advertise", "allowed_host", "api_key", "api_key_file", "cors_origin", "device", "dtype",
-    "engine", "engine_config", "host", "kv_disk_dir", "listen",
+    "engine", "engine_config", "graph_cache_dir", "host", "kv_disk_dir", "listen",
     "log_level", "model_dir", "named_call_finish", "reasoning_parser", "redis", "routing",
     "served_model_name", "tool_parser", "worker", "worker_ca", "worker_cert", "worker_key",
     "worker_token",

@@ -1,4 +1,4 @@
-"""The sampler draws what the parameters say, from a row's own logits and lane only."""
+"""Both samplers draw what the parameters say, from a row's own logits and lane only."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,10 @@ import torch
 from scipy.stats import chisquare
 
 from engines.api import Sampling
+from engines.openvino import sampler as in_numpy
 from engines.step import LaneStart
-from engines.torch.sampler import Sampler, _edited
+from engines.torch.sampler import Sampler as TorchSampler
+from engines.torch.sampler import _edited
 from engines.torch.sampling_state import SamplingState
 
 VOCAB = 40
@@ -16,6 +18,24 @@ PROMPT = (3, 4, 4, 5)
 GENERATED = (5, 6, 6, 6, 7)
 LOGITS = np.random.default_rng(3).normal(0, 2, VOCAB).astype(np.float32)
 LOGITS[[10, 11]] = LOGITS.max() - 0.5  # a tie near the top
+
+
+class made:  # noqa: N801 - what the fixture below chooses
+    """The class of the sampler that a test is about."""
+
+    sampler = TorchSampler
+
+
+@pytest.fixture(autouse=True, params=[TorchSampler, in_numpy.Sampler], ids=["torch", "numpy"])
+def _sampler(request, monkeypatch):
+    monkeypatch.setattr(made, "sampler", request.param)
+
+
+def step(sampler, rows, lanes):
+    """What is drawn from rows of logits."""
+    if isinstance(sampler, TorchSampler):
+        return sampler.finish(sampler.sample(torch.from_numpy(rows), lanes))
+    return sampler.sample(rows, lanes)
 
 
 def reference(logits, sampling, prompt=PROMPT, generated=GENERATED):
@@ -52,11 +72,11 @@ def softmax(logits):
 
 def draw(logits, samplings, *, prompt=PROMPT, generated=GENERATED, choice=0):
     """One token for each sampling, in one batch over the same logits; with log-probabilities."""
-    sampler = Sampler(max_lanes=len(samplings), vocab=logits.shape[-1])
+    sampler = made.sampler(max_lanes=len(samplings), vocab=logits.shape[-1])
     for lane, sampling in enumerate(samplings):
         sampler.start(LaneStart(lane, choice, sampling, prompt, generated))
     rows = np.broadcast_to(logits, (len(samplings), logits.shape[-1])).copy()
-    drawn = sampler.finish(sampler.sample(torch.from_numpy(rows), np.arange(len(samplings))))
+    drawn = step(sampler, rows, np.arange(len(samplings)))
     return drawn.tokens, drawn.logprobs
 
 
@@ -161,7 +181,7 @@ def test_seed_choice_and_position_each_change_the_draw():
 
 def test_a_lane_resumes_where_its_log_ends():
     """Penalties, bans and noise after a replayed log equal those of the uninterrupted run."""
-    rows = torch.from_numpy(np.random.default_rng(2).normal(0, 1, (30, VOCAB)).astype(np.float32))
+    rows = np.random.default_rng(2).normal(0, 1, (30, VOCAB)).astype(np.float32)
     stops = frozenset({1, 2, 3})
     sampling = make(9, frequency=0.5, repetition=1.3, min_tokens=20, stop_tokens=stops)
     whole = run(rows, sampling, ())
@@ -171,11 +191,11 @@ def test_a_lane_resumes_where_its_log_ends():
 
 def run(rows, sampling, log):
     """Tokens of one lane over successive rows, the first of them given."""
-    sampler = Sampler(max_lanes=4, vocab=VOCAB)
+    sampler = made.sampler(max_lanes=4, vocab=VOCAB)
     sampler.start(LaneStart(2, 0, sampling, PROMPT, log))
     tokens = list(log)
     for row in rows[len(log) :]:
-        drawn = sampler.finish(sampler.sample(row[None], np.array([2]))).tokens
+        drawn = step(sampler, row[None], np.array([2])).tokens
         tokens.append(int(drawn[0]))
     return tokens
 
@@ -192,9 +212,13 @@ def test_edits_change_logits_by_value():
     )
     state = SamplingState(1, VOCAB)
     state.start(LaneStart(0, 0, sampling, PROMPT, GENERATED))
-    logits = torch.ones(1, VOCAB)
+    logits = np.ones((1, VOCAB), np.float32)
     logits[0, 5] = -1.0
-    edited = _edited(logits, state.edits(np.array([0])))[0]
+    edits = state.edits(np.array([0]))
+    if made.sampler is TorchSampler:
+        edited = _edited(torch.from_numpy(logits.copy()), edits)[0]
+    else:
+        edited = in_numpy._edited(logits, edits)[0]
     assert edited[3] == 0.5  # prompt: repetition
     assert edited[4] == 0.5 + 1.0  # prompt: repetition, bias
     assert edited[5] == -2.0 - 0.5 - 0.25  # both, negative, generated once
@@ -252,12 +276,12 @@ def test_no_parameter_can_break_a_step(parameters):
 
 def test_a_lane_is_taken_over_clean():
     """Nothing of the previous occupant remains."""
-    sampler = Sampler(max_lanes=1, vocab=VOCAB)
-    row = torch.from_numpy(LOGITS[None].copy())
+    sampler = made.sampler(max_lanes=1, vocab=VOCAB)
+    row = LOGITS[None].copy()
     sampler.start(LaneStart(0, 0, make(bias={7: 100.0}, logprobs=1), PROMPT, GENERATED))
-    first = sampler.finish(sampler.sample(row, np.array([0]))).tokens
+    first = step(sampler, row, np.array([0])).tokens
     sampler.start(LaneStart(0, 0, make(temperature=0.0), PROMPT))
-    second = sampler.finish(sampler.sample(row, np.array([0])))
+    second = step(sampler, row, np.array([0]))
     assert (first[0], second.tokens[0], second.logprobs) == (7, LOGITS.argmax(), {})
 
 
