@@ -5,6 +5,7 @@ usage, so a server that merges tokens into one frame is neither rewarded nor pun
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -49,6 +50,8 @@ async def stream(
         return result
     finally:
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader, result: Stream) -> None:

@@ -109,7 +109,7 @@ def figures(scenario: Scenario, streams: Sequence[Stream], cost: Cost) -> dict[s
     """What a run is told as: times in ms, of the requests that are not sent beside the others."""
     pairs = list(zip(scenario.asks, streams, strict=True))
     main = [one for ask, one in pairs if ask.at_s is None]
-    gaps = [gap for one in main for gap in one.gaps]
+    gaps = [gap for one in main for gap in one.gaps] or [0.0]  # all came in one piece
     firsts = [one.first for one in main]
     begun = min(one.sent for one in streams)
     ended = max(one.sent + one.ended for one in streams)
