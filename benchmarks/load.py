@@ -22,7 +22,7 @@ from benchmarks.scenarios import SCENARIOS, Ask, Scenario, prompts, words_of
 from benchmarks.watch import Cost, wait_quiet, watched
 
 QUIET = 0.08  # share of the machine that others may have
-TRIES = 4
+TRIES = 3
 
 
 class WrongCountsError(Exception):
@@ -139,7 +139,7 @@ def measure(
     """A run that others did not disturb, or the least disturbed of some; `tries` says how many."""
     best: dict[str, float] = {}
     for attempt in range(TRIES):
-        wait_quiet(quiet, at_most_s=30)
+        wait_quiet(quiet, at_most_s=15)
         with watched(pid) as cost:
             # Prompts that no earlier attempt has left in a cache.
             streams = asyncio.run(play(target, scenario, repeat * TRIES + attempt))

@@ -14,6 +14,8 @@ import fcntl
 import json
 import os
 import platform
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,7 @@ def group(
             result["starts"].setdefault(name, []).append(servers[name].start_s)
             result["commands"][f"{name} ({work.slots} slots)"] = way.told()
             print(
-                f"{work.shape} {name}: first answer after {servers[name].start_s:.1f} s", flush=True
+                f"{work.shape} {name}: first token after {servers[name].start_s:.1f} s", flush=True
             )
         for scenario in scenarios:
             for server in servers.values():  # what is compiled or touched at first use
@@ -164,6 +166,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     given = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers end with what started them
     RESULTS.mkdir(exist_ok=True)
     results, told = [], []
     for name in given.model:

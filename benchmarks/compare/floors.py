@@ -2,7 +2,8 @@
 
     python -m benchmarks.compare.floors [--mib 200] [--dtype bfloat16]
 
-Each figure is the best of many short timings, taken while others have less than 8 % of the machine.
+Each figure is the best of many short timings in a second, begun when others are quiet, if they ever
+are: the best of many is what a disturbed machine shows now and then, too.
 A server's step is held against the least time that its weights and its arithmetic need by these.
 """
 
@@ -20,20 +21,17 @@ from benchmarks.watch import wait_quiet
 
 ROWS = (1, 16, 64, 256, 2048)
 SIDE = 2048  # of the square weight that rows are multiplied by
-ROUNDS = 3
-_ROUND_S = 0.3
+_WINDOW_S = 1.0
 
 
 def best_s(work: Callable[[], object]) -> float:
-    """The shortest of many runs, in rounds that wait for a quiet machine."""
+    """The shortest of many runs, once others are quiet."""
     work()
-    best = float("inf")
-    for _ in range(ROUNDS):
-        wait_quiet(QUIET, at_most_s=5)
-        ends = time.perf_counter() + _ROUND_S
-        while (begun := time.perf_counter()) < ends:
-            work()
-            best = min(best, time.perf_counter() - begun)
+    wait_quiet(QUIET, at_most_s=5)
+    best, ends = float("inf"), time.perf_counter() + _WINDOW_S
+    while (begun := time.perf_counter()) < ends:
+        work()
+        best = min(best, time.perf_counter() - begun)
     return best
 
 

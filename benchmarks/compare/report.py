@@ -72,7 +72,7 @@ def table(result: Mapping[str, Any]) -> str:
                 ratio = gain(name, servers[first][name].median, theirs.median)
                 cells += f"{f'{theirs} {ratio:.2f}x':>34}"
             lines.append(f"  {name:14}{cells}")
-    lines.append("\nstart, s, to the end of the first answer")
+    lines.append("\nstart, s, to the first token")
     starts = {name: spread(values) for name, values in result["starts"].items()}
     lines += [f"  {name:14}{value}" for name, value in starts.items()]
     shares = [run["figures"]["others"] for run in result["runs"] if "figures" in run]

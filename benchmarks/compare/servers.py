@@ -87,7 +87,7 @@ class Server:
 
     target: Target
     pid: int
-    start_s: float  # from its start to the end of the first answer
+    start_s: float  # from its start to its first token
 
 
 @contextlib.contextmanager
@@ -102,8 +102,10 @@ def running(way: Way, words: Sequence[str], log: Path) -> Iterator[Server]:
             command, stdout=out, stderr=out, env=environment, start_new_session=True
         )
     try:
-        target = _first_answer(f"http://127.0.0.1:{port}/v1", words, process, log)
-        yield Server(target, process.pid, time.perf_counter() - begun)
+        base_url = f"http://127.0.0.1:{port}/v1"
+        _await_answer(Target(base_url, MODEL, words, ignores_eos=False), process, log)
+        taken = time.perf_counter() - begun
+        yield Server(asyncio.run(calibrate(base_url, MODEL, words)), process.pid, taken)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -113,15 +115,14 @@ def running(way: Way, words: Sequence[str], log: Path) -> Iterator[Server]:
         process.wait()
 
 
-def _first_answer(
-    base_url: str, words: Sequence[str], process: "subprocess.Popen[bytes]", log: Path
-) -> Target:
-    """Ask until it answers; a server that listens before it can is asked again."""
+def _await_answer(target: Target, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Ask for a token until it comes; a server that listens before it can is asked again."""
     ends = time.perf_counter() + START_S
     while time.perf_counter() < ends:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}: see {log}")
         with contextlib.suppress(OSError):
-            return asyncio.run(calibrate(base_url, MODEL, words))
+            asyncio.run(target.ask(target.words[0], 1))
+            return
         time.sleep(0.05)
     raise TimeoutError(f"no answer within {START_S} s: see {log}")
