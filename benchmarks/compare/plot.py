@@ -68,7 +68,7 @@ def _group(group: Group, y: float, colours: dict[str, str]) -> list[str]:
         least, most = LEFT + bar.least * scale, LEFT + bar.most * scale
         told = _number(bar.median)
         if number:
-            told += f" (1/{first / bar.median:.1f})" if bar.median < first else ""
+            told += f" ({bar.median / first:.2f} of it)"
         elements += [
             _bar(LEFT, at, bar.median * scale, BAR, colours[bar.server]),
             _level(least, most, at + BAR / 2),
@@ -89,7 +89,7 @@ def _key(servers: Sequence[str], colours: dict[str, str]) -> list[str]:
 
 
 def svg(title: str, note: str, groups: Sequence[Group]) -> str:
-    """A drawing. Behind a bar: its figure, and which part it is of its group's first, if less."""
+    """A drawing. Behind a bar: its figure, and what part it is of its group's first."""
     servers = list(dict.fromkeys(bar.server for group in groups for bar in group.bars))
     if len(servers) > len(COLOURS):
         raise ValueError(f"{len(servers)} servers; there are {len(COLOURS)} colours")

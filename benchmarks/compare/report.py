@@ -16,6 +16,7 @@ FIGURES = {
     "itl_p50_ms": False, "itl_p99_ms": False, "itl_max_ms": False, "long_ttft_ms": False,
     "cpu_s": False, "rss_mib": False, "pss_mib": False,
 }  # fmt: skip
+NAMES = {"penstock": "Penstock", "vllm": "vLLM", "llama": "llama.cpp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def drawing(results: Sequence[Mapping[str, Any]], note: str) -> str:
     groups = [
         Group(
             f"{result['model']}, {scenario}",
-            [Bar(name, *_three(its["tok_s"])) for name, its in servers.items()],
+            [Bar(NAMES.get(name, name), *_three(its["tok_s"])) for name, its in servers.items()],
         )
         for result in results
         for scenario, servers in summary(result["runs"]).items()

@@ -1,12 +1,15 @@
 """What a comparison tells: spread, gains, bounds, the table and the plot."""
 
+import fcntl
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.compare.__main__ import chosen_for, held
 from benchmarks.compare.floors import bound, prefill_bound
 from benchmarks.compare.models import SHAPES
 from benchmarks.compare.plot import Bar, Group, svg
@@ -20,6 +23,8 @@ from benchmarks.compare.report import (
     summary,
     table,
 )
+from benchmarks.compare.servers import Work, llama, penstock, vllm
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.watch import cpu_seconds, memory_mib, tree, wait_quiet, watched
 
 FLOOR = {"read_gb_s": 20.0} | {
@@ -138,7 +143,7 @@ def test_the_plot_is_svg_whose_bars_are_to_scale():
     assert widths[2] == pytest.approx(0.8 * widths[3], rel=1e-2)
     assert bars[0].get("fill") == bars[2].get("fill") != bars[1].get("fill")
     texts = [one.text for one in root.iter() if one.tag.endswith("text")]
-    assert {"one <&>", "400", "100 (1/4.0)", "a note"} <= set(texts)
+    assert {"one <&>", "400", "100 (0.25 of it)", "a note"} <= set(texts)
     height = float(root.get("viewBox").split()[3])
     assert all(float(one.get("y")) + float(one.get("height")) < height for one in bars)
 
@@ -153,6 +158,7 @@ def test_a_comparison_is_drawn_without_prompts_that_have_no_answers():
     """Their tokens per second say nothing."""
     told = drawing([result([*RUNS, run("p", "penstock", 0)])], "note")
     assert "M, b16" in told
+    assert ">vLLM<" in told
     assert "M, p" not in told
 
 
@@ -189,3 +195,48 @@ def test_what_others_take_is_seen():
             assert not wait_quiet(0.0, at_most_s=0.5)
         other.kill()
     assert cost.others > 0
+
+
+def test_the_small_model_talks_longer_so_that_the_long_prompt_meets_it():
+    """Its chats of 128 tokens would be over; of all else every model does the same."""
+    chats, late = chosen_for("S", "d").asks[:-1], chosen_for("S", "d").asks[-1]
+    assert {one.output for one in chats} == {512}
+    assert late == SCENARIOS["d"].asks[-1]
+    assert chosen_for("M", "d") == SCENARIOS["d"]
+    assert chosen_for("S", "b16") == SCENARIOS["b16"]
+
+
+def test_a_lock_keeps_others_still_until_it_is_let_go(tmp_path):
+    """Whoever holds the same file, in whichever program; without one nothing is waited for."""
+    path = tmp_path / "lock"
+
+    def taken():
+        with path.open("a") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with held(path):
+        assert not taken()
+    assert taken()
+    with held(None):
+        assert taken()
+
+
+def test_servers_have_the_same_room_and_threads(tmp_path):
+    """For as many tokens in each one's own units."""
+    work = Work(tmp_path / "M", "M", kv_tokens=40_960, slots=16, threads=2)
+    (tmp_path / "M-bf16.gguf").touch()
+    ours = [str(word) for word in penstock(work).command]
+    theirs = [str(word) for word in vllm(work).command]
+    others = [str(word) for word in llama(work).command]
+    assert int(ours[ours.index("--kv-cache-memory") + 1]) == 40_960 * SHAPES["M"].kv_bytes()
+    blocks, size = "--num-gpu-blocks-override", "--block-size"
+    both = int(theirs[theirs.index(blocks) + 1]), int(theirs[theirs.index(size) + 1])
+    assert both[0] * both[1] == 40_960
+    assert others[others.index("--ctx-size") + 1] == "40960"
+    assert ours[ours.index("--threads") + 1] == others[others.index("--threads") + 1] == "2"
+    assert "--no-kv-unified" in others
+    assert "--kv-unified" in llama(replace(work, slots=64)).command
