@@ -128,10 +128,12 @@ def compare(given: argparse.Namespace, name: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         "model": name, "machine": machine(), "dtype": given.dtype, "threads": given.threads,
         "kv_tokens": KV_TOKENS, "quiet": given.quiet, "commands": {}, "starts": {}, "runs": [],
+        "floors": {},
     }  # fmt: skip
-    with held(given.lock):
-        mib = SHAPES[name].parameters * 2 >> 20
-        result["floors"] = floors(mib, "bfloat16", given.threads)
+    if given.floors:
+        with held(given.lock):
+            mib = SHAPES[name].parameters * 2 >> 20
+            result["floors"] = floors(mib, "bfloat16", given.threads)
     for slots in (FEW, MANY):
         chosen = [chosen_for(name, one) for one in given.scenario]
         its = [one for one in chosen if (one.at_once > FEW) == (slots > FEW)]
@@ -155,6 +157,7 @@ def parsed() -> argparse.Namespace:
     for server in ("penstock", "vllm", "llama"):
         parser.add_argument(f"--{server}-flag", action="append", default=[], metavar="FLAG")
     parser.add_argument("--quiet", type=float, default=QUIET, help="share that others may have")
+    parser.add_argument("--no-floors", dest="floors", action="store_false", help="nor bounds")
     parser.add_argument("--lock", type=Path, help="a file to hold while something is measured")
     parser.add_argument("--name", default="compare", help="of the files written")
     given = parser.parse_args()
@@ -172,8 +175,8 @@ def main() -> None:
     for name in given.model:
         result = compare(given, name)
         results.append(result)
-        told += [table(result), bounds_table(result)]
-        print("\n".join(told[-2:]), flush=True)
+        told.append(table(result) + (bounds_table(result) if given.floors else ""))
+        print(told[-1], flush=True)
     (RESULTS / f"{given.name}.txt").write_text("\n".join(told) + "\n")
     at = results[0]["machine"]
     note = (

@@ -113,7 +113,7 @@ def bounds(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def bounds_table(result: Mapping[str, Any]) -> str:
     """The same, as lines."""
-    lines = ["\nof the machine's bound (1.00: nothing faster is possible here)"]
+    lines = ["\n\nof the machine's bound (1.00: nothing faster is possible here)"]
     for scenario, told in bounds(result).items():
         least = told["bound"]
         reached = "   ".join(f"{name} {value:.2f}" for name, value in told["of_it"].items())
