@@ -58,7 +58,7 @@ TELLS = {
     "b16": "16 at once, 128 in, 128 out",
     "b64": "64 at once, 128 in, 128 out",
     "c": "32 requests, 8 at a time, a shared prefix of 1,024 tokens, 32 own, 32 out",
-    "d": "4 chats (64 in, 128 out), and a prompt of 2,048 tokens after 0.4 s",
+    "d": "4 chats (64 in, 128 out; of S 512), and a prompt of 2,048 tokens after 0.4 s",
     "p": "a prompt of 2,048 tokens alone, 2 out",
 }
 
