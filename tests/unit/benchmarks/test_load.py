@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.client import Stream, percentile, stream
-from benchmarks.load import WrongCountsError, calibrate, check, figures, medians, play
+from benchmarks.load import WrongCountsError, calibrate, check, figures, measure, medians, play
 from benchmarks.scenarios import SCENARIOS, TELLS, Ask, Scenario, prompts, words_of
 from benchmarks.watch import Cost
 from tests.support.live import MODEL, TOKENIZER_DIR, live
@@ -186,4 +187,9 @@ def test_a_server_is_loaded_with_exactly_what_a_scenario_says(words):
         scenario = Scenario("x", (Ask(96, 8, shared=64),) * 3 + (Ask(128, 4, at_s=0.0),), 2)
         streams = asyncio.run(play(target, scenario, 0))
         check(scenario, streams)
-        assert figures(scenario, streams, Cost(wall_s=1.0))["tok_s"] > 0
+        told = measure(target, scenario, 1)
+        assert told["tok_s"] > 0
+        assert "cpu_s" not in told  # of a server whose process is not known
+        told = measure(target, scenario, 2, os.getpid(), quiet=1.0)
+        assert told["cpu_s"] > 0
+        assert told["rss_mib"] > 50
