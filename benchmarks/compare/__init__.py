@@ -1,0 +1,1 @@
+"""Penstock beside other servers, in turns, on the same work: models, rivals, floors, figures."""
