@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: setup redis-server fmt check test test-fast test-schemathesis test-clients deploy-check manifests test-vllm proto conformance bench serve lock clean help
+.PHONY: setup redis-server fmt check test test-fast test-schemathesis test-clients deploy-check manifests test-triton test-vllm proto conformance bench serve lock clean help
 
 setup: $(STAMP)  ## make .venv from the lock, and install penstock into it
 
@@ -50,6 +50,9 @@ test-schemathesis: $(STAMP)  ## 20,000 requests generated from openapi.json
 
 test-clients: $(STAMP)  ## real clients against a real server, each in its own environment
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
+test-triton: $(STAMP)  ## our GPU kernels in Triton's interpreter, and compiled; makes .triton (1 GB) on first use
+	$(BIN)/python -m tests.support.triton_environment
 
 test-vllm: $(STAMP)  ## the engine contract over a real vLLM on this CPU; makes .vllm (3 GB) on first use
 	$(BIN)/python -m tests.support.vllm_environment
@@ -102,7 +105,7 @@ lock:  ## write requirements.lock from pyproject.toml
 	sed -i -e 's/+cpu$$//' -e '/^openvino-telemetry==/d; /^penstock /d' requirements.lock
 
 clean:  ## remove what setup and tools made
-	rm -rf $(VENV) .clients .vllm build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients .triton .vllm build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20

@@ -152,7 +152,7 @@ def _open_torch(
     decoder = _Decoder(
         loaded.facts,
         plan.kv,
-        lambda kv, grammars: _torch_runner(loaded, kv, settings, grammars),
+        lambda kv, grammars: _torch_runner(loaded, kv, settings, grammars, report),
         lambda: kv_fingerprint(path, loaded, settings.block_size),
     )
     return _open_decoder(path, text, settings, report, decoder, on_death)
@@ -231,21 +231,25 @@ def _open_decoder(
 
 
 def _torch_runner(
-    loaded: "LoadedModel", kv: KvBudget, settings: Settings, grammars: GrammarCompiler | None
+    loaded: "LoadedModel",
+    kv: KvBudget,
+    settings: Settings,
+    grammars: GrammarCompiler | None,
+    report: Report,
 ) -> StepRunner:
+    from engines.torch.decoders import open_decoder
     from engines.torch.pooling_runner import PoolingRunner
     from engines.torch.runner import TorchRunner
     from engines.torch.vector_runner import VectorRunner
 
     if not loaded.facts.generates:
         return VectorRunner(loaded, num_blocks=kv.blocks, block_size=settings.block_size)
-    tokens = TorchRunner(
-        loaded,
-        num_blocks=kv.blocks,
-        block_size=settings.block_size,
-        max_lanes=settings.max_running,
-        grammars=grammars,
-    )
+    sizes = {"num_blocks": kv.blocks, "block_size": settings.block_size}
+    lanes, graphs = settings.max_running, settings.cuda_graphs
+    if loaded.device.type == "cuda" and graphs == "start":
+        report("capturing CUDA graphs")
+    decoder = open_decoder(loaded, **sizes, max_rows=lanes, graphs=graphs)
+    tokens = TorchRunner(loaded, **sizes, max_lanes=lanes, grammars=grammars, decoder=decoder)
     return PoolingRunner(tokens, loaded)
 
 

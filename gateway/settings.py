@@ -80,6 +80,11 @@ class Settings:
         None, path(), "Folder of lowered models (openvino); none: ~/.cache/penstock/graphs",
         group="model",
     )  # fmt: skip
+    cuda_graphs: str = _setting(
+        "start", choice("start", "lazy", "never"),
+        "When decoding steps are captured on a GPU: at start, when first needed, never",
+        group="model",
+    )  # fmt: skip
     tool_parser: str = _setting(
         "auto", choice("auto", "none", *tool_syntaxes(), metavar="NAME"),
         "How the model writes tool calls; auto: as its chat template shows", group="model",

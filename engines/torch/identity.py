@@ -2,6 +2,7 @@
 
 import platform
 from hashlib import blake2b
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -30,8 +31,19 @@ def kv_fingerprint(path: Path, loaded: LoadedModel, block_size: int) -> bytes:
         torch.__version__,
         transformers.__version__,
         f"{device.type} {maker} {platform.machine()}",
+        f"kernels {_kernels(on_gpu=on_gpu)}",
         str(loaded.dtype),
         f"{facts.layers} {facts.kv_heads} {facts.head_dim} {block_size}",
         blake2b((path / "config.json").read_bytes()).hexdigest(),
         weights_digest(check_weights(path)),
     )
+
+
+def _kernels(*, on_gpu: bool) -> str:
+    """What rotates and writes keys on a GPU: ours round once, and Triton compiles them."""
+    if not on_gpu:
+        return "torch"
+    try:
+        return f"triton {metadata.version('triton')}"
+    except metadata.PackageNotFoundError:
+        return "torch"

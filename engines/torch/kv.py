@@ -92,6 +92,10 @@ class KvBlocks:
         self._keys[layer][blocks, :, offsets] = keys
         self._values[layer][blocks, :, offsets] = values
 
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer as they lie, for kernels that walk block tables."""
+        return self._keys[index], self._values[index]
+
     def gather(self, layer: int, tiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Keys and values [count, kv_heads, tokens, head_dim].
 

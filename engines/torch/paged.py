@@ -10,7 +10,7 @@ from engines.torch.kv import KvBlocks
 from engines.torch.loading import LoadedModel
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class PagedDecoder:
@@ -43,6 +43,11 @@ class PagedDecoder:
     def save(self, blocks: Sequence[int]) -> list[BlockBytes]:
         """The contents of blocks: as `KvBlocks.save` says. Raises RuntimeError once closed."""
         return self._blocks.save(blocks)
+
+    def logits(self, plan: StepPlan) -> "Tensor":
+        """Float32 logits [samples, vocab] of a plan's sample rows."""
+        found: Tensor = self.run(plan, logits=True).logits[0, : len(plan.sample_rows)]
+        return found.float()
 
     def run(self, plan: StepPlan, *, logits: bool) -> Any:
         """The module's output for the rows of a plan; with `logits`, those of its sample rows.

@@ -6,7 +6,7 @@ keeps what the decoder below the head returned, and the lanes that want a vector
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from engines.step import BlockBytes, StepPlan, StepResult
 from engines.torch.loading import LoadedModel
 from engines.torch.runner import TorchRunner
 from engines.torch.vectors import Pooler, Vectors
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class PoolingRunner:
         self._inner = inner
         self._pooler = Pooler(loaded.head)
         self._hidden: Tensor | None = None
-        decoder: nn.Module = loaded.module.base_model  # type: ignore[assignment]
-        self._hook = decoder.register_forward_hook(self._keep)
+        self._decoder: nn.Module = loaded.module.base_model  # type: ignore[assignment]
+        self._hook: RemovableHandle | None = None  # while anybody wants a vector
 
     @property
     def block_bytes(self) -> int:
@@ -43,8 +46,11 @@ class PoolingRunner:
     def launch(self, plan: StepPlan) -> _Ticket:
         for start in plan.starts:
             self._pooler.start(start)
+        self._listen()
         inner = self._inner.launch(plan)
         hidden, self._hidden = self._hidden, None
+        if self._hook is None:
+            return _Ticket(inner, Vectors())
         if hidden is None:
             raise RuntimeError("the runner below did not run the decoder")
         with torch.inference_mode():
@@ -60,8 +66,20 @@ class PoolingRunner:
         return replace(result, vectors=vectors, failed=_both(result.failed, failed))
 
     def close(self) -> None:
-        self._hook.remove()
+        self._unhook()
         self._inner.close()
+
+    def _listen(self) -> None:
+        """A step whose hidden states somebody wants cannot be replayed from a graph."""
+        if self._pooler.idle:
+            self._unhook()
+        elif self._hook is None:
+            self._hook = self._decoder.register_forward_hook(self._keep)
+
+    def _unhook(self) -> None:
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            hook.remove()
 
     def _keep(self, _module: nn.Module, _inputs: Any, out: Any) -> None:
         self._hidden = out.last_hidden_state[0]

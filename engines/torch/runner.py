@@ -1,6 +1,7 @@
 """The torch step runner: copy blocks, one forward pass over all rows of a plan, sample."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 
 from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import BlockBytes, StepPlan, StepResult
+from engines.torch.decoders import Decoder, open_decoder
 from engines.torch.loading import LoadedModel
-from engines.torch.paged import PagedDecoder
 from engines.torch.prompt_scores import PromptScorer, PromptScores
 from engines.torch.sampler import Draw, Sampler
 
@@ -38,12 +39,16 @@ class TorchRunner:
         block_size: int,
         max_lanes: int,
         grammars: Grammars | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
-        self._decoder = PagedDecoder(loaded, num_blocks=num_blocks, block_size=block_size)
+        self._decoder = decoder or open_decoder(
+            loaded, num_blocks=num_blocks, block_size=block_size, max_rows=max_lanes
+        )
         vocab = loaded.facts.vocab_size
         guides = LaneGuides(vocab, grammars)
         self._sampler = Sampler(max_lanes=max_lanes, vocab=vocab, guides=guides)
         self._prompts = PromptScorer(loaded.module)
+        self._device = loaded.device
         self._on_gpu = loaded.device.type == "cuda"
 
     @property
@@ -61,22 +66,20 @@ class TorchRunner:
         for start in plan.starts:
             self._sampler.start(start)
             self._prompts.start(start)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._place():
             saved = self._decoder.save(plan.saves)
             draw = self._sampler.sample(self.logits(plan), lanes)
             return _Ticket(draw, self._prompts.feed(plan), saved, plan.restores)
 
     def logits(self, plan: StepPlan) -> torch.Tensor:
         """Compute a plan's rows; raw float32 logits [samples, vocab] of its sample rows."""
-        with torch.inference_mode():
-            out = self._decoder.run(plan, logits=True)
-            logits: torch.Tensor = out.logits[0, : len(plan.sample_rows)].float()
-            return logits
+        with torch.inference_mode(), self._place():
+            return self._decoder.logits(plan)
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, _Ticket):
             raise TypeError(f"not a ticket of this runner: {type(ticket).__name__}")
-        with torch.inference_mode():
+        with torch.inference_mode(), self._place():
             drawn = self._sampler.finish(ticket.draw)
             prompts = {index: scores.read() for index, scores in ticket.prompts.items()}
             if ticket.saved or ticket.restores:
@@ -90,10 +93,14 @@ class TorchRunner:
             saved=ticket.saved,
         )
 
+    def _place(self) -> AbstractContextManager[object]:
+        """Streams, events and Triton's launches are the current device's, of whichever thread."""
+        return torch.cuda.device(self._device) if self._on_gpu else nullcontext()
+
     def _settle(self) -> None:
         """Wait until blocks that move have moved."""
         if self._on_gpu:
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream(self._device).synchronize()
 
     def close(self) -> None:
         self._decoder.close()

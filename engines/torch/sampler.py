@@ -8,8 +8,12 @@ path a row takes depends on its own parameters. Two paths, by inverse CDF:
                each a prefix, so the shortest prefix is what may be drawn
 
 Weights are float32 exp(logit - max), summed in float64.
+
+Nothing in `sample` waits for the device: what is uploaded waits in pinned memory, and what decides
+how a row goes on is either known on the host, or found out in `finish`, when the tokens are there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,21 +25,40 @@ from engines.guides.lanes import LaneGuides, Masks, Steered
 from engines.noise import uniform
 from engines.step import LaneStart
 from engines.torch.sampling_state import COLDEST, HUGE, Edits, Int64Array, SamplingState
+from engines.torch.staging import Arriving, download, upload
 
 # How many of the most likely tokens are sorted first; a row whose mass lies deeper sorts them all.
 SHORT_LIST = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Samples that were drawn from the most likely tokens, and may need all of them."""
+
+    samples: Int64Array
+    enough: Tensor  # bool [cut]: the most likely tokens held all that may be drawn
+    weights: Tensor  # float32 [cut, vocab]
+    noise: Tensor  # float64 [cut]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of the samples that asked for them."""
+
+    samples: Int64Array
+    all: Tensor  # float32 [asked, vocab]
+    top_ids: Tensor  # int64 [asked, most]
+    reported: Tensor  # float32 [asked, 1 + most], the sampled token's first
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
-    """Sampled tokens still on the device, and what to report about them."""
+    """Sampled tokens on their way, and what to report about them."""
 
     lanes: Int64Array
-    tokens: Tensor  # int64 [samples]
-    healthy: Tensor  # bool []: all logits of the step were finite
-    logprob_samples: Int64Array  # which samples asked for log-probabilities
-    logprobs: Tensor | None = None  # float32 [asked, 1 + most], the sampled token's first
-    top_ids: Tensor | None = None  # int64 [asked, most]
+    arriving: Arriving  # tokens, healthy, enough in one array of int64; reported and top_ids
+    cut: Cut | None
+    scores: Scores | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,68 +88,76 @@ class Sampler:
         healthy = torch.isfinite(raw.sum(dim=-1)).all()
         masks, banned = self._guides.masks(lanes), self._guides.banned(lanes)
         if masks is None and banned is None and self._state.plain(lanes):
-            return Draw(lanes, _likeliest(raw), healthy, lanes[:0])
+            return _sent(lanes, _likeliest(raw), healthy)
         logits = raw
         if banned is not None or self._state.edited(lanes):
             logits = _edited(raw.clone(), _with_bans(self._state.edits(lanes), banned))
         if masks is not None:
             logits = _masked(logits, masks)
-        tokens = self._choose(logits, lanes)
-        return self._with_logprobs(Draw(lanes, tokens, healthy, lanes[:0]), raw)
+        tokens, cut = self._choose(logits, lanes)
+        return _sent(lanes, tokens, healthy, cut, self._scores(lanes, tokens, raw))
 
     def finish(self, draw: Draw) -> Drawn:
         """Wait for the device; count the tokens, and those they force, into their lanes.
 
         Raises FloatingPointError when the model produced nan or infinity.
         """
-        tokens = torch.cat([draw.tokens, draw.healthy[None].long()]).cpu().numpy()
-        if not tokens[-1]:
+        found, *scores = (tensor.numpy() for tensor in draw.arriving.wait())
+        tokens, healthy, enough = np.split(found, [len(draw.lanes), len(draw.lanes) + 1])
+        if not healthy.all():
             raise FloatingPointError("the model produced logits that are not finite")
-        tokens = tokens[:-1]
+        if draw.cut is not None and not enough.all():
+            tokens = self._deepened(draw.cut, tokens, draw.lanes, np.flatnonzero(enough == 0))
+            scores = _rescored(draw.scores, tokens)
         self._state.advance(draw.lanes, tokens)
         steered = self._guides.advance(draw.lanes, tokens)
         for sample, forced in steered.forced.items():
             self._state.advance_one(int(draw.lanes[sample]), forced)
-        return Drawn(tokens, self._reported(draw), steered)
+        return Drawn(tokens, self._reported(draw, scores), steered)
 
-    def _choose(self, logits: Tensor, lanes: Int64Array) -> Tensor:
+    def _choose(self, logits: Tensor, lanes: Int64Array) -> tuple[Tensor, Cut | None]:
         """Greedy everywhere, then overwritten where a lane has a temperature."""
-        tokens = _likeliest(logits)
+        tokens, found = _likeliest(logits), None
         state = self._state
         warm = state.temperature[lanes] >= COLDEST
         cut = (state.top_k[lanes] > 0) | (state.top_p[lanes] < 1) | (state.min_p[lanes] > 0)
-        for draw, rows in ((_draw_whole, warm & ~cut), (self._draw_cut, warm & cut)):
+        for short, rows in ((False, warm & ~cut), (True, warm & cut)):
             if rows.any():
                 chosen = np.flatnonzero(rows)
-                at = _tensor(chosen, logits.device)
+                at = upload(chosen, logits.device)
                 weights = self._weights(logits[at], lanes[chosen])
                 noise = self._noise(lanes[chosen], logits.device)
-                tokens[at] = draw(weights, noise, lanes[chosen])
+                if short:
+                    width = min(logits.shape[1], max(SHORT_LIST, int(state.top_k[lanes].max())))
+                    drawn = self._draw_from_top(weights, noise, lanes[chosen], width)
+                    tokens[at], found = drawn[0], Cut(chosen, drawn[1], weights, noise)
+                else:
+                    tokens[at] = _draw_whole(weights, noise)
+        return tokens, found
+
+    def _deepened(
+        self, cut: Cut, tokens: Int64Array, lanes: Int64Array, deep: Int64Array
+    ) -> Int64Array:
+        """The tokens, with those drawn again from all tokens whose short list was too short."""
+        samples, device = cut.samples[deep], cut.weights.device
+        at = upload(deep, device)
+        weights = cut.weights[at]
+        drawn, _ = self._draw_from_top(weights, cut.noise[at], lanes[samples], weights.shape[1])
+        tokens = tokens.copy()
+        tokens[samples] = drawn.cpu().numpy()
         return tokens
 
     def _weights(self, logits: Tensor, lanes: Int64Array) -> Tensor:
         """Unnormalised probabilities in [0, 1], the most likely token's being 1."""
         # Subtracting first keeps any temperature from overflowing.
         shifted = logits - logits.amax(dim=-1, keepdim=True)
-        return torch.exp(shifted / _tensor(self._state.temperature[lanes], logits.device)[:, None])
+        return torch.exp(shifted / upload(self._state.temperature[lanes], logits.device)[:, None])
 
     def _noise(self, lanes: Int64Array, device: torch.device) -> Tensor:
         state = self._state
-        return _tensor(
+        return upload(
             uniform(state.seed[lanes], state.choice[lanes], state.generated[lanes]), device
         )
-
-    def _draw_cut(self, weights: Tensor, noise: Tensor, lanes: Int64Array) -> Tensor:
-        """Draw from a short list where it holds all that may be drawn, else from all tokens."""
-        vocab = weights.shape[1]
-        width = min(vocab, max(SHORT_LIST, int(self._state.top_k[lanes].max())))
-        tokens, enough = self._draw_from_top(weights, noise, lanes, width)
-        if width < vocab:
-            deep = torch.nonzero(~enough)[:, 0]
-            if len(deep):
-                some = lanes[deep.cpu().numpy()]
-                tokens[deep], _ = self._draw_from_top(weights[deep], noise[deep], some, vocab)
-        return tokens
 
     def _draw_from_top(
         self, weights: Tensor, noise: Tensor, lanes: Int64Array, width: int
@@ -137,7 +168,7 @@ class Sampler:
         ordered = weights.gather(1, ids)
         mass = ordered.cumsum(dim=-1, dtype=torch.float64)
         ends = torch.full((len(lanes),), width, device=device)
-        top_k = _tensor(state.top_k[lanes], device)
+        top_k = upload(state.top_k[lanes], device)
         ends = torch.where(top_k > 0, torch.minimum(top_k, ends), ends)
         total = torch.where(
             top_k > 0,
@@ -145,37 +176,37 @@ class Sampler:
             weights.sum(1, dtype=torch.float64),
         )
         # The shortest prefix whose mass reaches top_p, and never less than one token.
-        top_p = _tensor(state.top_p[lanes], device)
+        top_p = upload(state.top_p[lanes], device)
         reached = (mass < (top_p * total)[:, None]).sum(dim=-1) + 1
         ends = torch.where(top_p < 1, torch.minimum(ends, reached), ends)
-        min_p = _tensor(state.min_p[lanes], device)
+        min_p = upload(state.min_p[lanes], device)
         likely = (ordered >= min_p[:, None]).sum(dim=-1)
         ends = torch.where(min_p > 0, torch.minimum(ends, likely), ends).clamp(min=1)
-        enough = (ends < width) | (top_k > 0)
+        enough = (ends < width) | (top_k > 0) | (width == weights.shape[1])
         place = _invert(mass, mass.gather(1, (ends - 1)[:, None])[:, 0], noise)
         place = torch.minimum(place, ends - 1)
         return ids.gather(1, place[:, None])[:, 0], enough
 
-    def _with_logprobs(self, draw: Draw, raw: Tensor) -> Draw:
-        """Add log-probabilities of the raw distribution for the samples that asked for them."""
-        asked = self._state.logprobs[draw.lanes]
+    def _scores(self, lanes: Int64Array, tokens: Tensor, raw: Tensor) -> Scores | None:
+        """Log-probabilities of the raw distribution for the samples that asked for them."""
+        asked = self._state.logprobs[lanes]
         samples = np.flatnonzero(asked >= 0)
         if not len(samples):
-            return draw
-        at = _tensor(samples, raw.device)
-        logits = torch.log_softmax(raw[at], dim=-1)
-        top_ids = descending(logits, int(asked.max()))
-        ids = torch.cat([draw.tokens[at][:, None], top_ids], dim=1)
-        return Draw(draw.lanes, draw.tokens, draw.healthy, samples, logits.gather(1, ids), top_ids)
+            return None
+        at = upload(samples, raw.device)
+        scores = torch.log_softmax(raw[at], dim=-1)
+        top_ids = descending(scores, int(asked.max()))
+        ids = torch.cat([tokens[at][:, None], top_ids], dim=1)
+        return Scores(samples, scores, top_ids, scores.gather(1, ids))
 
-    def _reported(self, draw: Draw) -> dict[int, TokenLogprobs]:
-        if draw.logprobs is None or draw.top_ids is None:
+    def _reported(self, draw: Draw, scores: Sequence[np.ndarray]) -> dict[int, TokenLogprobs]:
+        if draw.scores is None:
             return {}
-        values, ids = draw.logprobs.tolist(), draw.top_ids.tolist()
-        asked = self._state.logprobs[draw.lanes[draw.logprob_samples]].tolist()
+        values, ids = (array.tolist() for array in scores)
+        asked = self._state.logprobs[draw.lanes[draw.scores.samples]].tolist()
         return {
             int(sample): TokenLogprobs(own[0], tuple(zip(top[:k], own[1 : k + 1], strict=True)))
-            for sample, own, top, k in zip(draw.logprob_samples, values, ids, asked, strict=True)
+            for sample, own, top, k in zip(draw.scores.samples, values, ids, asked, strict=True)
         }
 
 
@@ -186,16 +217,37 @@ def _likeliest(logits: Tensor) -> Tensor:
     return torch.from_numpy(logits.numpy().argmax(axis=-1))
 
 
+def _sent(
+    lanes: Int64Array, tokens: Tensor, healthy: Tensor,
+    cut: Cut | None = None, scores: Scores | None = None,
+) -> Draw:  # fmt: skip
+    """Start everything towards the host that `finish` will read."""
+    enough = () if cut is None else (cut.enough.long(),)
+    found = torch.cat([tokens, healthy[None].long(), *enough])
+    told = () if scores is None else (scores.reported, scores.top_ids)
+    return Draw(lanes, download(found, *told), cut, scores)
+
+
+def _rescored(scores: Scores | None, tokens: Int64Array) -> list[np.ndarray]:
+    """What to report of scores when tokens have changed."""
+    if scores is None:
+        return []
+    own = upload(tokens[scores.samples], scores.all.device)[:, None]
+    reported = scores.reported.clone()
+    reported[:, :1] = scores.all.gather(1, own)
+    return [reported.cpu().numpy(), scores.top_ids.cpu().numpy()]
+
+
 def _edited(logits: Tensor, edits: Edits) -> Tensor:
     """Apply edits in their order, in place."""
-    samples, tokens, factors = (_tensor(a, logits.device) for a in edits.scale)
+    samples, tokens, factors = (upload(a, logits.device) for a in edits.scale)
     found = logits[samples, tokens]
     logits[samples, tokens] = torch.where(found > 0, found / factors, found * factors)
-    samples, tokens, amounts = (_tensor(a, logits.device) for a in edits.penalties)
+    samples, tokens, amounts = (upload(a, logits.device) for a in edits.penalties)
     logits[samples, tokens] -= amounts
-    samples, tokens, amounts = (_tensor(a, logits.device) for a in edits.bias)
+    samples, tokens, amounts = (upload(a, logits.device) for a in edits.bias)
     logits[samples, tokens] += amounts
-    samples, tokens = (_tensor(a, logits.device) for a in edits.banned)
+    samples, tokens = (upload(a, logits.device) for a in edits.banned)
     # Finite, so that a row of nothing but banned tokens still has a distribution.
     logits.clamp_(-HUGE, HUGE)
     logits[samples, tokens] = -2 * HUGE
@@ -212,21 +264,21 @@ def _with_bans(edits: Edits, more: tuple[Int64Array, Int64Array] | None) -> Edit
 # What each byte of a mask adds to eight logits. Looked up and added: for 32 rows of 128,000 tokens
 # 6 ms on the CPU, where torch.where or masked_fill take 50.
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-_ADDED = torch.from_numpy(np.where(_BITS == 1, 0, -np.inf).astype(np.float32))
+_ADDED = np.where(_BITS == 1, 0, -np.inf).astype(np.float32)
 
 
 def _masked(logits: Tensor, masks: Masks) -> Tensor:
     """Infinitely unlikely wherever a mask is 0; a row keeps one token at least (SequenceGuide)."""
     device = logits.device
-    packed = _tensor(masks.rows.view(np.uint8), device)
-    added = _ADDED.to(device).index_select(0, packed.flatten().int()).view(len(packed), -1)
+    packed = upload(masks.rows.view(np.uint8), device)
+    added = upload(_ADDED, device).index_select(0, packed.flatten().int()).view(len(packed), -1)
     added = added[:, : logits.shape[1]]
     if len(masks.samples) == len(logits):
         return logits + added
-    return logits.index_add(0, _tensor(masks.samples, device), added)
+    return logits.index_add(0, upload(masks.samples, device), added)
 
 
-def _draw_whole(weights: Tensor, noise: Tensor, _lanes: Int64Array) -> Tensor:
+def _draw_whole(weights: Tensor, noise: Tensor) -> Tensor:
     mass = weights.cumsum(dim=-1, dtype=torch.float64)
     return _invert(mass, mass[:, -1], noise)
 
@@ -250,7 +302,3 @@ def descending(values: Tensor, width: int) -> Tensor:
     low = torch.arange(vocab - 1, -1, -1, device=values.device)
     keys = (ordered << 32) | low
     return vocab - 1 - (keys.topk(width, dim=-1).values & 0xFFFF_FFFF)
-
-
-def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device)

@@ -13,6 +13,10 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from engines.torch.families import read_facts
+from engines.torch.loading import LoadedModel
+from engines.torch.vectors import load_head
+
 WINDOW = 32
 VOCAB = 512
 NEAR_TIE = 2e-5  # logits closer than this could change places on another machine
@@ -135,6 +139,18 @@ def model_dir(tiny: Tiny) -> Path:
             nn.init.normal_(weight, std=0.1)
     model.save_pretrained(path, max_shard_size="150KB")
     return path
+
+
+def unpacked(tiny: Tiny) -> LoadedModel:
+    """As `open_model` gives it on a GPU: with torch's own linear layers, but on the CPU."""
+    path, device = model_dir(tiny), torch.device("cpu")
+    facts = read_facts(path)
+    module = getattr(transformers, facts.architecture).from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    )
+    head = load_head(facts.recipe, facts.hidden_size, device)
+    module = module.eval().requires_grad_(requires_grad=False)
+    return LoadedModel(module, facts, device, torch.float32, head)
 
 
 def prompts(count: int, *, longest: int, seed: int = 0) -> list[list[int]]:

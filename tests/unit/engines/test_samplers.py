@@ -6,10 +6,11 @@ import torch
 from scipy.stats import chisquare
 
 from engines.api import Sampling
+from engines.noise import uniform
 from engines.openvino import sampler as in_numpy
 from engines.step import LaneStart
+from engines.torch.sampler import SHORT_LIST, _edited
 from engines.torch.sampler import Sampler as TorchSampler
-from engines.torch.sampler import _edited
 from engines.torch.sampling_state import SamplingState
 
 VOCAB = 40
@@ -318,3 +319,24 @@ def test_banned_tokens_are_drawn_only_where_a_mask_leaves_nothing_else(temperatu
         [make(s, **both, bad_words=((12,),), allowed=frozenset({10, 12})) for s in range(50)],
     )
     assert set(drawn.tolist()) <= {10, 12}
+
+
+def test_a_row_whose_mass_lies_deep_is_drawn_again_and_reported_as_drawn():
+    """Beside rows that are done: the token and its log-probability are those of one draw."""
+    vocab = 4 * SHORT_LIST
+    rows = np.zeros((3, vocab), np.float32)
+    rows[0] = -np.arange(vocab) / vocab  # the short list holds less than half of the mass
+    rows[1, 5] = 50.0
+    deep = Sampling(9, temperature=1.0, top_p=0.99, seed=8, logprobs=1)
+    near = Sampling(9, temperature=1.0, top_p=0.5, seed=3, logprobs=1)
+    sampler = TorchSampler(max_lanes=3, vocab=vocab)
+    for lane, sampling in enumerate((deep, near, Sampling(9, temperature=0.0))):
+        sampler.start(LaneStart(lane, 0, sampling, PROMPT, ()))
+    drawn = sampler.finish(sampler.sample(torch.from_numpy(rows), np.arange(3)))
+    token = int(drawn.tokens[0])
+    noise = uniform(np.array([8], np.uint64), np.array([0]), np.array([0]))[0]
+    assert token == pytest.approx(np.searchsorted(softmax(rows[0]).cumsum(), 0.99 * noise), abs=2)
+    assert token > SHORT_LIST
+    assert drawn.tokens[1:].tolist() == [5, 0]
+    assert drawn.logprobs[0].logprob == pytest.approx(np.log(softmax(rows[0])[token]), abs=1e-4)
+    assert drawn.logprobs[1].logprob == pytest.approx(0.0, abs=1e-4)

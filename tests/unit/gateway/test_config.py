@@ -108,8 +108,8 @@ def test_bad_files_are_refused(yaml_file, text):
 
 
 TEXT_SETTINGS = [
-    "advertise", "allowed_host", "api_key", "api_key_file", "cors_origin", "device", "dtype",
-    "engine", "engine_config", "graph_cache_dir", "host", "kv_disk_dir", "listen",
+    "advertise", "allowed_host", "api_key", "api_key_file", "cors_origin", "cuda_graphs", "device",
+    "dtype", "engine", "engine_config", "graph_cache_dir", "host", "kv_disk_dir", "listen",
     "log_level", "model_dir", "named_call_finish", "reasoning_parser", "redis", "routing",
     "served_model_name", "tool_parser", "worker", "worker_ca", "worker_cert", "worker_key",
     "worker_token",
