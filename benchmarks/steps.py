@@ -3,10 +3,10 @@
     python -m benchmarks.steps [--model S] [--model M] [--threads N] [--batches 1 16 64]
     python -m benchmarks.steps --starts          how long a start takes, and its memory, too
 
-Models are random, tied, in the shapes of common small ones; every sequence has 128 tokens behind
-it. A step is all of launch and collect, greedy sampling included. Runners take turns of a few steps
-each, so that what else happens on the machine meets all of them; printed are the least and the
-median. Starts run in processes of their own: the first lowers the model, the second finds it.
+Models are those of benchmarks.compare.models; every sequence has 128 tokens behind it. A step is
+all of launch and collect, greedy sampling included. Runners take turns of a few steps each, so that
+what else happens on the machine meets all of them; printed are the least and the median. Starts run
+in processes of their own: the first lowers the model, the second finds it.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks.compare.models import SHAPES, write_model
 from engines.api import Sampling
 from engines.step import LaneStart, StepPlan, StepRunner
 
@@ -28,10 +29,6 @@ CONTEXT = 128
 BLOCK = 32
 ROUNDS = 12
 TURN = 4  # steps of one runner before the next has its turn
-SHAPES = {  # vocabulary, hidden, inner, layers, heads, KV heads
-    "S": (16384, 256, 704, 12, 8, 4),
-    "M": (32000, 768, 2048, 12, 12, 4),
-}
 WAYS = (
     ("torch", "float32"),
     ("openvino", "float32"),
@@ -47,28 +44,6 @@ class Opened:
 
     name: str
     runner: StepRunner
-
-
-def write_model(shape: str, folder: Path) -> Path:
-    """A random Llama of a shape, in bfloat16."""
-    import torch  # noqa: PLC0415 - starts are measured without it
-    from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: PLC0415
-
-    vocab, hidden, inner, layers, heads, kv_heads = SHAPES[shape]
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-    )
-    path = folder / shape
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(path)
-    return path
 
 
 def open_runner(
@@ -198,7 +173,7 @@ def main() -> None:
         return
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for shape in arguments.model or list(SHAPES):
+        for shape in arguments.model or ["S", "M"]:
             path = write_model(shape, folder)
             if arguments.starts:
                 starts(shape, path, folder, arguments.threads)
