@@ -66,6 +66,14 @@ class Over:
     def vocab_size(self):
         return self.inner.vocab_size
 
+    @property
+    def block(self):
+        return self.inner.block
+
+    @property
+    def pool(self):
+        return self.inner.pool
+
     def engine(self, **changes):
         return Fronted(self.inner.engine(**changes))
 

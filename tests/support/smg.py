@@ -264,6 +264,7 @@ class Kind:
     told: dict = field(default_factory=lambda: dict(TOLD))
     server: dict = field(default_factory=dict)  # of Servicer
     vocab_size: int = VOCAB
+    block: int = 4
 
     def engine(self, *, on_death=None, health_s=5.0, **changes) -> Served:
         sizes = {"max_running": 8, "num_blocks": 200, "block_size": 4}

@@ -59,6 +59,7 @@ class Made:
     model: Path
     recorder: Recorder
     vocab_size: int = VOCAB
+    block: int = 4
 
     def engine(self, *, on_death=None, **changes) -> TrtLlmEngine:
         text = yaml.safe_dump(settings(self.model, **changes))

@@ -46,6 +46,7 @@ class Made:
     model: Path
     recorder: Recorder
     vocab_size: int = VOCAB
+    block: int = 4
 
     def engine(self, *, on_death=None, **changes) -> VllmEngine:
         sizes = {"max_running": 8, "tokens_per_step": 64, "num_blocks": 200, "max_context": 128}
