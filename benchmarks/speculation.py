@@ -40,7 +40,7 @@ class Case:
 def _torch(dtype: str, drafts: int) -> tuple[Engine, tuple[int, ...]]:
     settings = Settings(dtype=dtype, speculate=drafts, step_target_s=0.0)
     loaded = load_engine(settings, lambda _: None, lambda _: None)
-    return loaded.engine, tuple(loaded.text.tokenizer.encode(PROMPT))
+    return loaded.engine, tuple(loaded.text.tokenizer.encode(PROMPT, special=True))
 
 
 def _ledger(said: int, drafts: int) -> tuple[Engine, tuple[int, ...]]:

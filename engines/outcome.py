@@ -24,7 +24,13 @@ class StepOutcome:
     more: Mapping[int, list[int]]
     finishes: Mapping[int, Finish]
     result: StepResult
+    lanes: IntpArray
     samples: list[range] | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many of its tokens had been guessed."""
+        return sum(len(run) - 1 for run in self.samples or ())
 
     def failure(self, index: int) -> str | None:
         """Why one of the sequences cannot go on."""

@@ -25,11 +25,10 @@ import numpy as np
 
 from engines.api import GenerationRequest, RequestId
 from engines.drafting import Drafter
-from engines.drafts import drafts_of
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.metering import Meter
-from engines.outcome import Counters, StepOutcome, ended
+from engines.outcome import Counters, StepOutcome
 from engines.pacing import Pace
 from engines.plan_writer import PlanWriter
 from engines.reserving import Reserver
@@ -38,6 +37,7 @@ from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.sharing import place_of
 from engines.step import BlockBytes, LaneStart, StepPlan, StepResult
 from engines.tables import IntpArray
+from engines.taking import Taker
 from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool
@@ -71,6 +71,7 @@ class Scheduler:
         self._writer = PlanWriter(limits, self._lanes)
         self._sealer = Sealer(self._lanes, pool)
         self._drafter = Drafter(limits, self._lanes)
+        self._taker = Taker(self._lanes, self._sealer, self._drafter)
         self._pace = Pace(limits.step_target_s) if limits.step_target_s else None
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._reserver = Reserver(self._lanes, pool, self._running, self._preempt)
@@ -156,7 +157,9 @@ class Scheduler:
             self._sealer.seal(lanes)
         for leader in self._parting:
             self._part(leader)
-        outcome = self._take(plan, result)
+        outcome = self._taker.take(plan, result, self._decoding)
+        self._meter.output(outcome)
+        self.counters.accepted_tokens += outcome.accepted
         sequences = outcome.sequences
         gone = [sequences[index] for index in outcome.finishes]
         if self._parting:  # some may have been aborted while they could not end yet
@@ -164,50 +167,6 @@ class Scheduler:
         for sequence in gone:
             self._drop(sequence)
         return outcome
-
-    def _take(self, plan: StepPlan, result: StepResult) -> StepOutcome:
-        """Append what was sampled, and what was forced behind it or guessed right."""
-        lanes, tokens, samples = self._decoding, result.tokens, None
-        if drafts := drafts_of(plan):
-            lanes, tokens = plan.sample_lanes[drafts.first].astype(np.intp), tokens[drafts.first]
-            samples = self._drafter.verify(drafts, lanes, result.tokens)
-        elif len(lanes) != len(plan.sample_lanes):  # mostly they are all that was sampled
-            lanes = plan.sample_lanes.astype(np.intp)
-        self._lanes.append(lanes, tokens)
-        more = self._append_forced(lanes, result, samples)
-        if samples is not None:
-            more |= self._append_drafts(lanes, result, samples)
-        self._meter.output(lanes, more)
-        last = [result.tokens[run[-1]] for run in samples or ()] or tokens
-        finishes = ended(self._lanes, lanes, np.asarray(last))
-        sequences = self._lanes.occupants(lanes)
-        return StepOutcome(sequences, tokens.tolist(), more, finishes, result, samples)
-
-    def _append_forced(
-        self, lanes: IntpArray, result: StepResult, samples: list[range] | None
-    ) -> dict[int, list[int]]:
-        if not result.forced:
-            return {}
-        firsts = range(len(lanes)) if samples is None else [run[0] for run in samples]
-        return {
-            index: self._lanes.append_more(int(lanes[index]), result.forced[first])
-            for index, first in enumerate(firsts)
-            if first in result.forced
-        }
-
-    def _append_drafts(
-        self, lanes: IntpArray, result: StepResult, samples: list[range]
-    ) -> dict[int, list[int]]:
-        """What was guessed right is computed already, but for the last token as ever."""
-        more = {}
-        for index, run in enumerate(samples):
-            if right := result.tokens[run[1:]].tolist():
-                lane = lanes[index : index + 1]
-                more[index] = self._lanes.append_more(int(lane[0]), right)
-                self._lanes.computed[lane] += len(right)
-                self._sealer.seal(lane)
-        self.counters.accepted_tokens += sum(map(len, more.values()))
-        return more
 
     def _budget(self, start: int = 0) -> int:
         """Rows that the step has left for a sequence that is computed up to `start`."""

@@ -20,8 +20,10 @@ from engines.sealing import Sealer
 from engines.sequence import Sequence
 from engines.sharing import place_of as _place_of
 from engines.tables import BlockTables
+from engines.taking import Taker
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool, OutOfBlocks
+from tests.support.drafted import check_drafted
 from tests.support.hit_rate import Whose, observed_hits, owed_hits, second_turn_hits
 from tests.support.machine import SchedulerMachine
 
@@ -30,7 +32,7 @@ _real = {
     for owner, name in [
         (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
         (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Sealer, "seal"),
-        (Scheduler, "abort"), (Scheduler, "apply"), (Scheduler, "_append_drafts"),
+        (Scheduler, "abort"), (Scheduler, "apply"), (Taker, "_append_drafts"),
         (Drafter, "_draft"), (PlanWriter, "decode_drafts"),
         (Scheduler, "_count_hit"), (Scheduler, "_hit"),
         (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_more"), (BlockTables, "extend_each"),
@@ -361,18 +363,18 @@ def _drafts_know_no_limit(drafter, lane, most):
     return drafted
 
 
-def _what_was_rejected_is_sealed(scheduler, lanes, result, samples):
-    more = _real[Scheduler, "_append_drafts"](scheduler, lanes, result, samples)
-    scheduler._lanes.computed[lanes] += 1
-    scheduler._sealer.seal(lanes)
-    scheduler._lanes.computed[lanes] -= 1
+def _what_was_rejected_is_sealed(taker, lanes, result, samples):
+    more = _real[Taker, "_append_drafts"](taker, lanes, result, samples)
+    taker._lanes.computed[lanes] += 1
+    taker._sealer.seal(lanes)
+    taker._lanes.computed[lanes] -= 1
     return more
 
 
-def _what_was_drafted_is_computed_again(scheduler, lanes, result, samples):
-    computed = scheduler._lanes.computed[lanes]
-    more = _real[Scheduler, "_append_drafts"](scheduler, lanes, result, samples)
-    scheduler._lanes.computed[lanes] = computed
+def _what_was_drafted_is_computed_again(taker, lanes, result, samples):
+    computed = taker._lanes.computed[lanes]
+    more = _real[Taker, "_append_drafts"](taker, lanes, result, samples)
+    taker._lanes.computed[lanes] = computed
     return more
 
 
@@ -396,8 +398,8 @@ MUTANTS = {
     "a stop among drafts is overlooked": (Drafter, "verify", _a_stop_among_drafts_is_overlooked),
     "drafts need no room": (Drafter, "_draft", _drafts_need_no_room),
     "drafts know no limit": (Drafter, "_draft", _drafts_know_no_limit),
-    "what was rejected is sealed": (Scheduler, "_append_drafts", _what_was_rejected_is_sealed),
-    "drafts are computed twice": (Scheduler, "_append_drafts", _what_was_drafted_is_computed_again),
+    "what was rejected is sealed": (Taker, "_append_drafts", _what_was_rejected_is_sealed),
+    "drafts are computed twice": (Taker, "_append_drafts", _what_was_drafted_is_computed_again),
     "guided sequences draft": (drafting, "may_draft", _all_may_draft),
     "drafts share slots": (PlanWriter, "decode_drafts", _drafts_are_written_to_one_slot),
     "forced tokens are said and forgotten": (Lanes, "append_more", _forced_are_said_only),
@@ -485,4 +487,6 @@ def _hunt():
     hits, answers = observed_hits(_PROMPTS, _WHOSE)
     assert hits == owed_hits(_PROMPTS, answers, _WHOSE)
     assert second_turn_hits() == [0, 6]
+    for block, said in ((4, 2), (8, 3), (32, 2)):
+        check_drafted(block, said)
     run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

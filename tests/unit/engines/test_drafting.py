@@ -13,6 +13,7 @@ from engines.limits import Limits
 from engines.scheduler import Scheduler
 from engines.step import StepPlan
 from kvcache.pool import BlockPool
+from tests.support.drafted import check_drafted
 
 VOCAB = 50
 
@@ -139,6 +140,13 @@ def test_what_is_said_is_what_would_be_said_without(said, temperature):
             )  # fmt: skip
             assert bench.said[request.id, choice] == want
     assert bench.scheduler.pool.free == 24
+
+
+@pytest.mark.parametrize(("block", "said"), [(4, 2), (8, 3), (32, 2), (2, 2)])
+def test_many_short_answers_with_drafts_are_what_the_ledger_says(block, said):
+    """Stops, limits, bans and grammars among them; the books balance after each step."""
+    accepted = check_drafted(block, said)
+    assert accepted > (20 if block == 2 else 100)  # which leaves little room
 
 
 def test_nobody_drafts_while_many_run_or_somebody_waits():
