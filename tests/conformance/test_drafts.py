@@ -13,9 +13,9 @@ from engines.limits import Limits
 from engines.stepped import SteppedEngine
 from engines.torch.loading import open_model
 from engines.torch.runner import TorchRunner
+from tests.support.openvino import needs_openvino, open_openvino, openvino_runner
 from tests.support.tiny_models import VOCAB, by_name, model_dir
 
-BLOCK = 8
 FEW = dict.fromkeys((10, 11, 12), 8.0)  # more likely than all others
 GREEDY = Sampling(60, temperature=0.0)
 SEEDED = Sampling(60, temperature=1.0, seed=7, bias=FEW)
@@ -33,16 +33,27 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def model():
-    return open_model(model_dir(by_name("llama")), dtype="float32", device="cpu")
+def torch_runner(blocks: int):
+    model = open_model(model_dir(by_name("llama")), dtype="float32", device="cpu")
+    return TorchRunner(model, num_blocks=blocks, block_size=8, max_lanes=8), 8
 
 
-def engine(model, *, drafts: int, blocks: int) -> SteppedEngine:
-    limits = Limits(256, 8, 64, BLOCK, blocks, VOCAB, draft_tokens=drafts)
-    runner = TorchRunner(model, num_blocks=blocks, block_size=BLOCK, max_lanes=8)
+def on_openvino(blocks: int):
+    loaded = open_openvino(model_dir(by_name("llama")))
+    return openvino_runner(loaded, num_blocks=blocks // 2, max_lanes=8), 32
+
+
+@pytest.fixture(params=[torch_runner, pytest.param(on_openvino, marks=needs_openvino)])
+def opened(request):
+    """Opens a runner of so many blocks; and how large those are."""
+    return request.param
+
+
+def engine(opened, *, drafts: int, blocks: int) -> SteppedEngine:
+    runner, size = opened(blocks)
+    limits = Limits(256, 8, 64, size, blocks * 8 // size, VOCAB, draft_tokens=drafts)
     info = EngineInfo(
-        "tiny", 256, VOCAB, BLOCK, blocks, 8, frozenset(Capability) - {Capability.GRAMMAR}
+        "tiny", 256, VOCAB, size, limits.num_blocks, 8, frozenset(Capability) - {Capability.GRAMMAR}
     )
     return SteppedEngine(info, limits, runner)
 
@@ -59,11 +70,11 @@ async def answer(running: SteppedEngine, request: GenerationRequest):
     return said
 
 
-def answers(model, *, drafts: int, blocks: int = 120):
+def answers(opened, *, drafts: int, blocks: int = 120):
     """Of all cases, two at a time; and how many drafted tokens were accepted."""
 
     async def run():
-        running = engine(model, drafts=drafts, blocks=blocks)
+        running = engine(opened, drafts=drafts, blocks=blocks)
         await running.start()
         said = []
         prompts = [(5, 6, 7, 5, 6, 7, 5), (3, 4) * 9]
@@ -80,10 +91,10 @@ def answers(model, *, drafts: int, blocks: int = 120):
     return asyncio.run(run())
 
 
-def test_drafts_change_neither_tokens_nor_scores_nor_ends(model):
+def test_drafts_change_neither_tokens_nor_scores_nor_ends(opened):
     """Ten ways to sample, twice each; and drafts were accepted, or this would show nothing."""
-    want, without = answers(model, drafts=0)
-    said, load = answers(model, drafts=7)
+    want, without = answers(opened, drafts=0)
+    said, load = answers(opened, drafts=7)
     for name, mine, other in zip(CASES, said, want, strict=True):
         assert mine == other, name
     assert without.drafted_tokens == 0
@@ -91,9 +102,9 @@ def test_drafts_change_neither_tokens_nor_scores_nor_ends(model):
     assert load.steps < without.steps
 
 
-def test_drafts_change_nothing_where_memory_is_short(model):
+def test_drafts_change_nothing_where_memory_is_short(opened):
     """Sequences are preempted in between, and come back to what the cache has kept."""
-    want, _ = answers(model, drafts=0)
-    said, load = answers(model, drafts=7, blocks=34)
+    want, _ = answers(opened, drafts=0)
+    said, load = answers(opened, drafts=7, blocks=34)
     assert said == want
     assert load.preemptions > 0
