@@ -17,8 +17,8 @@ from engines.limits import Limits
 from engines.step import Int32Array
 from engines.tables import IntpArray
 
-MOST_LIVE = 8  # sequences, beyond which nobody drafts
-MOST_ROWS = 16  # of a step with drafts
+MOST_LIVE = 2  # sequences, beyond which nobody drafts
+MOST_ROWS = 8  # of a step with drafts
 _FIRST = 3  # tokens of a sequence's first draft
 _LOOKED_UP = (3, 2)  # last tokens, the longer first
 _LONGEST_PAUSE = 64  # steps
@@ -84,8 +84,9 @@ class Drafter:
 
     def _learn(self, lane: int, drafted: int, right: int) -> None:
         if right:
-            self._misses[lane] = 0
-            self._size[lane] = min(self._most, 2 * right + 1 if right == drafted else right)
+            whole = right == drafted
+            self._misses[lane] -= whole and self._misses[lane] > 0  # not forgotten at once
+            self._size[lane] = min(self._most, 2 * right + 1 if whole else right)
         else:
             self._misses[lane] += 1
             self._size[lane] = 1

@@ -98,7 +98,7 @@ def test_drafts_change_neither_tokens_nor_scores_nor_ends(opened):
     for name, mine, other in zip(CASES, said, want, strict=True):
         assert mine == other, name
     assert without.drafted_tokens == 0
-    assert load.accepted_tokens > 100
+    assert load.accepted_tokens > 60
     assert load.steps < without.steps
 
 
