@@ -2,8 +2,9 @@
 
     python -m benchmarks.scheduler
 
-The clock runs only inside `plan` and `apply`, and the ledger computes in between: caches are as
-cold as beside a model. Prompts differ in length, so that in each step some sequences fill a block:
+The clock runs only inside `plan` and `apply`. `alone` nothing is computed between them, which is
+how schedulers are mostly measured; else the ledger computes, and caches are as cold as beside a
+model. Prompts differ in length, so that in each step some sequences fill a block:
 one in 32, as many as do in the long run. What follows a step, its events into the streams'
 mailboxes on the event loop, is told apart; and so is the look-up of a prompt in the prefix cache.
 """
@@ -20,6 +21,7 @@ from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.outcome import StepOutcome
 from engines.scheduler import Scheduler
+from engines.step import StepPlan, StepResult, StepRunner
 from kvcache.pool import BlockPool
 
 STEPS = 400
@@ -40,11 +42,31 @@ def _requests(count: int) -> Iterator[GenerationRequest]:
         yield GenerationRequest(RequestId(str(number)), prompt, Sampling(STEPS + 50, seed=number))
 
 
-def steady_steps(running: int, waiting: int = 0) -> Iterator[tuple[float, StepOutcome]]:
+class _Instant:
+    """Says tokens without computing anything."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def launch(self, plan: StepPlan) -> StepResult:
+        return StepResult(self._random.integers(0, VOCAB, len(plan.sample_lanes), np.int32))
+
+    def collect(self, ticket: object) -> StepResult:
+        assert isinstance(ticket, StepResult)
+        return ticket
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def steady_steps(
+    running: int, waiting: int = 0, *, alone: bool = False
+) -> Iterator[tuple[float, StepOutcome]]:
     """Seconds of plan + apply, and what came of it, of steps with `running` decoding sequences."""
     limits = _limits(running)
     scheduler = Scheduler(limits, BlockPool(limits.num_blocks, BLOCK))
-    runner = LedgerRunner(limits.num_blocks, BLOCK, vocab_size=VOCAB)
+    ledger = LedgerRunner(limits.num_blocks, BLOCK, vocab_size=VOCAB)
+    runner: StepRunner = _Instant() if alone else ledger
     for request in _requests(running + waiting):
         scheduler.add(request)
     while True:
@@ -60,9 +82,9 @@ def steady_steps(running: int, waiting: int = 0) -> Iterator[tuple[float, StepOu
             yield planned - begun + applied - ran, outcome
 
 
-def step_us(running: int, waiting: int = 0) -> float:
+def step_us(running: int, waiting: int = 0, *, alone: bool = False) -> float:
     """Median microseconds of plan + apply."""
-    steps = zip(steady_steps(running, waiting), range(STEPS), strict=False)
+    steps = zip(steady_steps(running, waiting, alone=alone), range(STEPS), strict=False)
     return statistics.median(seconds for (seconds, _), _ in steps) * 1e6
 
 
@@ -100,6 +122,8 @@ def measure() -> dict[str, float]:
     for running, waiting in ((16, 0), (64, 0), (256, 0), (256, 1000), (256, 10_000), (1024, 0)):
         name = f"scheduler_us_{running}" + (f"_and_{waiting}_waiting" if waiting else "")
         figures[name] = step_us(running, waiting)
+    for running in (16, 64, 256, 1024):
+        figures[f"scheduler_alone_us_{running}"] = step_us(running, alone=True)
     for running in (256, 1024):
         figures[f"delivery_us_{running}"] = delivery_us(running)
     return figures | {"prefix_lookup_us_a_block": lookup_us()}

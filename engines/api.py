@@ -267,6 +267,8 @@ class EngineLoad:
     preemptions: int = 0
     prefix_hit_tokens: int = 0  # prompt tokens taken from the cache
     prefix_query_tokens: int = 0  # prompt tokens of all admitted requests
+    drafted_tokens: int = 0  # guessed ahead
+    accepted_tokens: int = 0  # of those, what was then said
     alive: bool = True  # False once the engine has failed; it will not recover
     tiers: tuple[TierLoad, ...] = ()  # of the KV cache, where the engine tells of them
 

@@ -120,7 +120,7 @@ class Lanes:
         self.tokens[lanes, length] = self.last[lanes] = tokens
         self.length[lanes] = length + 1
 
-    def append_forced(self, lane: int, tokens: Items[int]) -> list[int]:
+    def append_more(self, lane: int, tokens: Items[int]) -> list[int]:
         """More new tokens on one lane, as many as its limit takes; returns those."""
         start, limit = int(self.length[lane]), int(self.limit[lane])
         taken = list(tokens[: limit - start])

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.api import Sampling
+from engines.drafts import Drafts, drafts_of
 from engines.guides.bits import Row, tokens_of
 from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import BlockBytes, Int32Array, LaneStart, StepPlan, StepResult
@@ -147,7 +148,9 @@ class _Sampler:
         self._lanes[start.lane] = _Lane(start, len(start.generated))
         self._guides.start(start)
 
-    def sample(self, lanes: npt.NDArray[np.int64], states: list[int]) -> StepResult:
+    def sample(
+        self, lanes: npt.NDArray[np.int64], states: list[int], drafts: Drafts | None = None
+    ) -> StepResult:
         """One token for each lane from the hash of its slots, with what the guides make of it."""
         rows: dict[int, Row] = {}
         bans: dict[int, list[int]] = {}
@@ -159,7 +162,10 @@ class _Sampler:
         for sample, (number, state) in enumerate(zip(lanes.tolist(), states, strict=True)):
             lane = self._lanes[number]
             tokens[sample] = self._voice.choose(state, lane, rows.get(sample), bans.get(sample, ()))
-            lane.generated += 1
+            lane.generated += drafts is None
+        if drafts is not None:
+            for number in lanes[drafts.counted(tokens)].tolist():
+                self._lanes[number].generated += 1
         steered = self._guides.advance(lanes, tokens)
         for sample, forced in steered.forced.items():
             self._lanes[int(lanes[sample])].generated += len(forced)
@@ -216,7 +222,9 @@ class LedgerRunner:
             for index, (lane, state) in enumerate(zip(lanes.tolist(), states, strict=True))
             if self._sampler.pooled(lane)
         }
-        return replace(self._sampler.sample(lanes, states), vectors=vectors, saved=saved)
+        return replace(
+            self._sampler.sample(lanes, states, drafts_of(plan)), vectors=vectors, saved=saved
+        )
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, StepResult):
@@ -279,7 +287,9 @@ def check_plan(plan: StepPlan) -> None:
         "a block copied to twice": len({to for _, to in plan.copies}) != len(plan.copies),
         "a block saved twice": len(set(plan.saves)) != len(plan.saves),
         "a block restored twice": len({to for to, _ in plan.restores}) != len(plan.restores),
-        "a lane sampled twice": len(np.unique(plan.sample_lanes)) != len(plan.sample_lanes),
+        "a lane sampled twice": len(plan.sample_lanes) - plan.drafts
+        != len(np.unique(plan.sample_lanes))
+        or bool((plan.sample_lanes[1:] == plan.sample_lanes[:-1]).sum() != plan.drafts),
         "tables and table_starts disagree": len(plan.tables) != plan.table_starts[-1],
         "positions do not follow past": not np.array_equal(plan.positions, _positions(plan)),
     }

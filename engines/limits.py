@@ -22,6 +22,7 @@ class Limits:
     vocab_size: int
     ageing_steps: int = 256  # steps of waiting that outweigh one class of priority
     whole_prompts: bool = False  # prompts are never cut: encoders see all of a text at once
+    draft_tokens: int = 0  # guessed ahead for a sequence in one step, at most
     step_target_s: float = 0.0  # what a step of decoding and prompts may take; 0: any time
 
     def __post_init__(self) -> None:

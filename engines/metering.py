@@ -1,14 +1,14 @@
 """Charges tenants for what the steps of a scheduler give them, and says who is due. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from engines.fairness import CREDIT_STEPS, OUTPUT_COST, PROMPT_COST, Service
 from engines.lanes import Lanes
 from engines.limits import Limits
+from engines.outcome import StepOutcome
 from engines.sequence import Sequence
-from engines.tables import IntpArray
 
 
 class Meter:
@@ -33,12 +33,12 @@ class Meter:
             self.service.charge(sequence.account, PROMPT_COST * rows / sequence.request.weight)
         sequence.charged = max(sequence.charged, end)
 
-    def output(self, lanes: IntpArray, forced: Mapping[int, list[int]]) -> None:
-        """Each of these lanes has a new token; `forced`, by index into them, are further ones."""
+    def output(self, outcome: StepOutcome) -> None:
+        """Sequences have new tokens."""
         if not self._running:
             return
-        tokens = np.ones(len(lanes))
-        for index, more in forced.items():
+        lanes, tokens = outcome.lanes, np.ones(len(outcome.lanes))
+        for index, more in outcome.more.items():
             tokens[index] += len(more)
         costs = OUTPUT_COST * tokens * self._lanes.share[lanes]
         self.service.charge_each(self._lanes.account[lanes], costs)

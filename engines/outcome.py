@@ -14,28 +14,46 @@ from engines.tables import IntpArray
 class StepOutcome:
     """What a step brought: one new token per sampled sequence, and who ended.
 
-    `forced` and `finishes` are by index into the lists, as what `result` says of single samples.
+    `more` are tokens behind that one, forced or drafted; it and `finishes` are by index into the
+    lists. `samples` tells which of the result's samples each sequence has had; where there is none,
+    each had one.
     """
 
     sequences: list[Sequence]
     tokens: list[int]
-    forced: Mapping[int, list[int]]
+    more: Mapping[int, list[int]]
     finishes: Mapping[int, Finish]
     result: StepResult
+    lanes: IntpArray
+    samples: list[range] | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many of its tokens had been guessed."""
+        return sum(len(run) - 1 for run in self.samples or ())
+
+    def failure(self, index: int) -> str | None:
+        """Why one of the sequences cannot go on."""
+        return self.result.failed.get(self._samples(index)[0])
 
     def event(self, index: int) -> TokenEvent:
         """What one of the sequences has to be told."""
         result, sequence = self.result, self.sequences[index]
-        logprobs = result.logprobs.get(index)
+        samples = self._samples(index)
+        first = samples[0]
+        logprobs = [result.logprobs[each] for each in samples if each in result.logprobs]
         return TokenEvent(
             choice=sequence.choice,
-            tokens=[self.tokens[index], *self.forced.get(index, ())],
+            tokens=[self.tokens[index], *self.more.get(index, ())],
             cached=sequence.cached,
-            logprobs=None if logprobs is None else [logprobs],
+            logprobs=logprobs or None,
             finish=self.finishes.get(index),
-            prompt_logprobs=result.prompt_logprobs.get(index),
-            vector=result.vectors.get(index),
+            prompt_logprobs=result.prompt_logprobs.get(first),
+            vector=result.vectors.get(first),
         )
+
+    def _samples(self, index: int) -> range:
+        return range(index, index + 1) if self.samples is None else self.samples[index]
 
 
 @dataclass(slots=True)
@@ -46,6 +64,8 @@ class Counters:
     preemptions: int = 0
     prefix_hit_tokens: int = 0
     prefix_query_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0  # of those drafted
     device_hits: int = 0  # blocks that were in the cache when their sequence was let in
 
 

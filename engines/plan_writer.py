@@ -25,14 +25,14 @@ class PlanWriter:
         self._segment_lanes = np.zeros(rows, np.int32)
         self._table_starts = np.zeros(rows + 1, np.int32)
         self._tables = np.zeros(limits.max_running * 8, np.int32)  # grows with the contexts
-        self._sample_rows = np.zeros(limits.max_running, np.int32)
-        self._sample_lanes = np.zeros(limits.max_running, np.int32)
+        self._sample_rows = np.zeros(rows, np.int32)
+        self._sample_lanes = np.zeros(rows, np.int32)
         self._count = np.arange(max(rows, limits.max_context, len(self._tables)) + 1)
         self.begin()
 
     def begin(self) -> None:
         """Forget the last plan."""
-        self._row = self._segment = self._entry = self._sample = 0
+        self._row = self._segment = self._entry = self._sample = self._drafts = 0
 
     @property
     def rows(self) -> int:
@@ -44,10 +44,19 @@ class PlanWriter:
         rows = slice(self._row, self._row + len(lanes))
         self._tokens[rows] = self._lanes.last[lanes]
         self._write_slots[rows] = self._lanes.tables.slots(lanes, positions)
-        samples = slice(self._sample, self._sample + len(lanes))
-        self._sample_rows[samples] = self._count[rows]
-        self._sample_lanes[samples] = lanes
-        self._sample += len(lanes)
+        self._sample_each(lanes)
+        self._put_singles(lanes, positions)
+
+    def decode_drafts(self, lanes: IntpArray, positions: IntpArray, counts: IntpArray) -> None:
+        """As `decode`; so many drafts behind each lane's last token are samples as well."""
+        runs = counts + 1
+        within = self._count[: runs.sum()] - (runs.cumsum() - runs).repeat(runs)
+        lanes, positions = lanes.repeat(runs), positions.repeat(runs) + within
+        rows = slice(self._row, self._row + len(lanes))
+        self._tokens[rows] = self._lanes.tokens[lanes, positions]
+        self._write_slots[rows] = self._lanes.tables.slots(lanes, positions)
+        self._drafts += int(counts.sum())
+        self._sample_each(lanes)
         self._put_singles(lanes, positions)
 
     def replay(self, lane: int, positions: IntpArray) -> None:
@@ -98,7 +107,15 @@ class PlanWriter:
             sample_lanes=self._sample_lanes[: self._sample],
             copies=copies,
             starts=starts,
+            drafts=self._drafts,
         )
+
+    def _sample_each(self, lanes: IntpArray) -> None:
+        """Sample the rows that come next, one for each of these."""
+        samples = slice(self._sample, self._sample + len(lanes))
+        self._sample_rows[samples] = self._count[self._row : self._row + len(lanes)]
+        self._sample_lanes[samples] = lanes
+        self._sample += len(lanes)
 
     def _put_singles(self, lanes: IntpArray, positions: IntpArray) -> None:
         """Segments of one row; their tokens and slots are written already."""

@@ -24,10 +24,11 @@ computed, never as a chunk. (The third, never to run a step of one row, is the r
 import numpy as np
 
 from engines.api import GenerationRequest, RequestId
+from engines.drafting import Drafter
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.metering import Meter
-from engines.outcome import Counters, StepOutcome, ended
+from engines.outcome import Counters, StepOutcome
 from engines.pacing import Pace
 from engines.plan_writer import PlanWriter
 from engines.reserving import Reserver
@@ -36,6 +37,7 @@ from engines.sequence import NO_LANE, Sequence, open_choices
 from engines.sharing import place_of
 from engines.step import BlockBytes, LaneStart, StepPlan, StepResult
 from engines.tables import IntpArray
+from engines.taking import Taker
 from engines.tiers.moves import Moves
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool
@@ -68,6 +70,8 @@ class Scheduler:
         self.waiting = WaitingLine(limits.ageing_steps, self._meter.service)
         self._writer = PlanWriter(limits, self._lanes)
         self._sealer = Sealer(self._lanes, pool)
+        self._drafter = Drafter(limits, self._lanes)
+        self._taker = Taker(self._lanes, self._sealer, self._drafter)
         self._pace = Pace(limits.step_target_s) if limits.step_target_s else None
         self._running: list[Sequence] = []  # in order of admission; followers join when they part
         self._reserver = Reserver(self._lanes, pool, self._running, self._preempt)
@@ -77,7 +81,7 @@ class Scheduler:
         self._arrivals = 0
         self._starts: list[LaneStart] = []
         self._advances: list[tuple[IntpArray, int]] = []  # (lanes, rows each) of the plan
-        self._decoding = _NO_LANES  # those that the plan computes one token of
+        self._decoding = _NO_LANES  # those that the plan computes the last token of
         self._parting: list[Sequence] = []  # leaders whose prompt the plan completes
 
     @property
@@ -144,6 +148,7 @@ class Scheduler:
         `took_s` is how long the step was, for the pace.
         """
         self.counters.steps += 1
+        self.counters.drafted_tokens += plan.drafts
         self._keep_pace(plan, took_s)
         if self._moves is not None:
             self._moves.apply(result)
@@ -152,19 +157,11 @@ class Scheduler:
             self._sealer.seal(lanes)
         for leader in self._parting:
             self._part(leader)
-        lanes = self._decoding  # all that were sampled, in most steps
-        if len(lanes) != len(plan.sample_lanes):
-            lanes = plan.sample_lanes.astype(np.intp)
-        self._lanes.append(lanes, result.tokens)
-        forced = {
-            index: self._lanes.append_forced(int(lanes[index]), tokens)
-            for index, tokens in result.forced.items()
-        }
-        self._meter.output(lanes, forced)
-        sequences = self._lanes.occupants(lanes)
-        finishes = ended(self._lanes, lanes, result.tokens)
-        outcome = StepOutcome(sequences, result.tokens.tolist(), forced, finishes, result)
-        gone = [sequences[index] for index in finishes]
+        outcome = self._taker.take(plan, result, self._decoding)
+        self._meter.output(outcome)
+        self.counters.accepted_tokens += outcome.accepted
+        sequences = outcome.sequences
+        gone = [sequences[index] for index in outcome.finishes]
         if self._parting:  # some may have been aborted while they could not end yet
             gone += [each for each in sequences if each.ended and each not in gone]
         for sequence in gone:
@@ -184,7 +181,7 @@ class Scheduler:
 
     def _keep_pace(self, plan: StepPlan, took_s: float | None) -> None:
         """Have the pace learn from a step; of those that only decode every eighth is enough."""
-        prompts = plan.rows > len(self._decoding)
+        prompts = plan.rows > len(self._decoding) + plan.drafts
         if self._pace is None or took_s is None or not (prompts or self.counters.steps % 8 == 0):
             return
         keys = int(plan.positions.sum(dtype=np.intp)) + plan.rows
@@ -229,10 +226,18 @@ class Scheduler:
         if len(others):
             running, computed = running[~behind], computed[~behind]
         if len(running):
-            self._writer.decode(running, computed)
+            self._write_decoding(running, computed, alone=not (len(others) or self.waiting))
             self._advances.append((running, 1))
         self._decoding = running
         return lanes.occupants(others)
+
+    def _write_decoding(self, lanes: IntpArray, computed: IntpArray, *, alone: bool) -> None:
+        """Drafts only where no prompt wants the rows."""
+        drafts = self._drafter.draft(lanes) if alone else None
+        if drafts is None:
+            self._writer.decode(lanes, computed)
+        else:
+            self._writer.decode_drafts(lanes, computed, drafts)
 
     def _plan_behind(self, sequence: Sequence) -> None:
         """As many pending tokens as the budget allows: prompt as a chunk, output as single rows."""
@@ -278,7 +283,7 @@ class Scheduler:
         self._count_hit(head, found * self.limits.block_size)
         lanes = self._lanes
         for member in group:
-            lanes.bind(member)
+            self._drafter.begin(lanes.bind(member), member.request)
             self._starts.append(member.lane_start())
         self.pool.share(hit)
         lane = head.lane

@@ -21,6 +21,8 @@ a step.
     sample_lanes   0 1 5                                   int32 [samples], who gets the token
 
 One row may be sampled several times: that is how the choices of an n > 1 request leave the prompt.
+A lane may be sampled on several rows one after the other: those behind the first hold *drafts*, and
+which of the samples count follows from them (engines.drafts).
 A *lane* is a small integer naming a running sequence for as long as it runs; runners keep their
 per-sequence sampling state in arrays indexed by lane.
 """
@@ -76,6 +78,7 @@ class StepPlan:
     starts: Sequence[LaneStart] = ()  # lanes (re)assigned since the last plan, before any sampling
     saves: Sequence[int] = ()  # blocks whose bytes the result must bring: for MovesBlocks only
     restores: Sequence[tuple[int, BlockBytes]] = ()  # what to put into blocks, likewise
+    drafts: int = 0  # rows that hold tokens that were guessed: for runners that take drafts
 
     @property
     def rows(self) -> int:
@@ -90,6 +93,7 @@ class StepPlan:
 class StepResult:
     """One token per sample of the plan, in its order; the rest by sample index, where there is any.
 
+    Of samples that do not count nothing is remembered, and whatever is told of them is not used.
     `forced` tokens follow the sampled one because nothing else may; they are computed as pending
     rows. `failed` says why a sequence cannot go on (its grammar met a limit): its request alone
     fails, with that message.

@@ -174,6 +174,8 @@ class SteppedEngine:
             preemptions=counters.preemptions,
             prefix_hit_tokens=counters.prefix_hit_tokens,
             prefix_query_tokens=counters.prefix_query_tokens,
+            drafted_tokens=counters.drafted_tokens,
+            accepted_tokens=counters.accepted_tokens,
             alive=self._alive,
             tiers=tier_loads(scheduler, self._block_bytes),
         )
@@ -264,7 +266,7 @@ class SteppedEngine:
             box = self._boxes.get(sequence.request.id)
             if box is None or box.request is not sequence.request:
                 continue  # closed while the step ran; the id may be in use again
-            failure = outcome.result.failed.get(index)
+            failure = outcome.failure(index)
             if failure is None:
                 box.push(outcome.event(index))
             else:

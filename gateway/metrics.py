@@ -36,6 +36,8 @@ _COUNTERS = (
     ("penstock_preemptions", "Sequences preempted to free blocks", "preemptions"),
     ("penstock_prefix_hit_tokens", "Prompt tokens found in the prefix cache", "prefix_hit_tokens"),
     ("penstock_prefix_query_tokens", "Prompt tokens looked up in it", "prefix_query_tokens"),
+    ("penstock_drafted_tokens", "Output tokens guessed ahead", "drafted_tokens"),
+    ("penstock_accepted_tokens", "Of those, what was then said", "accepted_tokens"),
 )
 _TIERS = MappingProxyType({0: "device", 1: "host", 2: "disk"})
 _TIER_GAUGES = (

@@ -394,5 +394,6 @@ def _limits(settings: Settings, info: EngineInfo, *, whole_prompts: bool = False
         num_blocks=info.num_blocks,
         vocab_size=info.vocab_size,
         whole_prompts=whole_prompts,
+        draft_tokens=settings.speculate if info.generates else 0,
         step_target_s=0.0 if whole_prompts else settings.step_target_s,
     )

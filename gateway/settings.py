@@ -139,6 +139,10 @@ class Settings:
         "A step that decodes takes prompts along for about; 0: for --max-step-tokens",
         group="capacity", unit="s",
     )  # fmt: skip
+    speculate: int = _setting(
+        7, number(0, 64), "Tokens guessed ahead for a sequence in one step, while few run; 0: none",
+        group="capacity", unit="tokens",
+    )  # fmt: skip
     max_queued_requests: int = _setting(
         256, number(0, 1 << 20), "Sequences that may wait beyond the running ones",
         group="capacity", unit="sequences",
@@ -287,7 +291,7 @@ _ENGINE = frozenset(
     {"engine", "engine_config", "dtype", "device", "threads", "graph_cache_dir"}
     | {"max_running", "max_context", "block_size"}
     | {"memory", "kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
-    | {"max_step_tokens", "step_target_s", "step_timeout_s"}
+    | {"max_step_tokens", "step_target_s", "speculate", "step_timeout_s"}
 )
 _NO_FLAG = frozenset({"worker_token"})  # other users of a machine see flags
 _ELSEWHERE = frozenset({"worker", "listen", "worker_cert", "worker_key", "worker_ca"})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engines.drafts import Drafts, drafts_of
 from engines.guides.lanes import Grammars, LaneGuides
 from engines.openvino.graph import Computing, Rows, StepGraph
 from engines.openvino.kv import KvBlocks
@@ -22,6 +23,7 @@ class _Ticket:
 
     plan: StepPlan
     computing: Computing | None  # None where a plan only moves blocks
+    drafts: Drafts | None
     scored: tuple[Segment, ...]
     saved: Sequence[BlockBytes]
 
@@ -75,7 +77,7 @@ class OpenvinoRunner:
         wanted = rows_of(plan, scored)
         hidden = not self._pooler.idle
         computing = self._graph.begin(plan, wanted, hidden=hidden) if plan.rows else None
-        return _Ticket(_own(plan), computing, scored, saved)
+        return _Ticket(_own(plan), computing, drafts_of(plan), scored, saved)
 
     def collect(self, ticket: object) -> StepResult:
         if not isinstance(ticket, _Ticket):
@@ -86,7 +88,8 @@ class OpenvinoRunner:
         if computing is not None and not self._packed:
             let_go(self._weights)
             self._packed = True
-        drawn = self._sampler.sample(out.logits[:samples], plan.sample_lanes.astype(np.int64))
+        lanes = plan.sample_lanes.astype(np.int64)
+        drawn = self._sampler.sample(out.logits[:samples], lanes, ticket.drafts)
         self._prompts.feed(ticket.scored, out.logits[samples:])
         vectors, unsound = self._pooled(plan, out.hidden)
         return StepResult(

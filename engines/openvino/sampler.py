@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.api import TokenLogprobs
+from engines.drafts import Drafts
 from engines.guides.lanes import LaneGuides, Masks, Steered
 from engines.noise import uniform
 from engines.openvino.drawing import Cut, draw_cut, draw_whole, log_probabilities, weights_of
@@ -41,24 +42,27 @@ class Sampler:
         self._state.start(start)
         self._guides.start(start)
 
-    def sample(self, raw: Logits, lanes: Int64Array) -> Drawn:
-        """One token per lane from raw logits, which stay as they are; each lane at most once.
+    def sample(self, raw: Logits, lanes: Int64Array, drafts: Drafts | None = None) -> Drawn:
+        """One token per lane from raw logits, which stay as they are.
 
-        Counts the tokens, and those they force, into their lanes. Raises FloatingPointError when
-        the model produced nan or infinity.
+        Each lane at most once, or as often as it has drafts and once more. Counts the tokens that
+        count, and those they force, into their lanes. Raises FloatingPointError when the model
+        produced nan or infinity.
         """
         # A sum is finite only if all it adds is.
         if not np.isfinite(raw.sum(axis=-1)).all():
             raise FloatingPointError("the model produced logits that are not finite")
-        tokens = self._choose(raw, lanes)
+        places = self._state.generated[lanes] + (0 if drafts is None else drafts.offsets)
+        tokens = self._choose(raw, lanes, places)
         logprobs = self._logprobs(raw, lanes, tokens)
-        self._state.advance(lanes, tokens)
+        counted = slice(None) if drafts is None else drafts.counted(tokens)
+        self._state.advance(lanes[counted], tokens[counted])
         steered = self._guides.advance(lanes, tokens)
         for sample, forced in steered.forced.items():
             self._state.advance_one(int(lanes[sample]), forced)
         return Drawn(tokens, logprobs, steered)
 
-    def _choose(self, raw: Logits, lanes: Int64Array) -> Int64Array:
+    def _choose(self, raw: Logits, lanes: Int64Array, places: Int64Array) -> Int64Array:
         """Greedy everywhere, then overwritten where a lane says more."""
         tokens: Int64Array = raw.argmax(axis=-1)
         masks, banned = self._guides.masks(lanes), self._guides.banned(lanes)
@@ -71,15 +75,14 @@ class Sampler:
             tokens[sample] = row.argmax()
         warm = np.flatnonzero(self._state.temperature[lanes] >= COLDEST)
         if len(warm):
-            noise = self._noise(lanes[warm])
+            noise = self._noise(lanes[warm], places[warm])
             for number, sample in zip(noise, warm.tolist(), strict=True):
                 row = own.get(sample, raw[sample])
                 tokens[sample] = self._draw(row, int(lanes[sample]), number)
         return tokens
 
-    def _noise(self, lanes: Int64Array) -> npt.NDArray[np.float64]:
-        state = self._state
-        return uniform(state.seed[lanes], state.choice[lanes], state.generated[lanes])
+    def _noise(self, lanes: Int64Array, places: Int64Array) -> npt.NDArray[np.float64]:
+        return uniform(self._state.seed[lanes], self._state.choice[lanes], places)
 
     def _draw(self, logits: npt.NDArray[np.float32], lane: int, noise: np.float64) -> int:
         state = self._state

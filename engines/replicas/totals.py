@@ -4,7 +4,10 @@ from dataclasses import fields, replace
 
 from engines.api import EngineLoad, TierLoad
 
-_TOTALS = ("steps", "preemptions", "prefix_hit_tokens", "prefix_query_tokens")
+_TOTALS = (
+    "steps", "preemptions", "prefix_hit_tokens", "prefix_query_tokens",
+    "drafted_tokens", "accepted_tokens",
+)  # fmt: skip
 _LEVELS = ("running", "waiting", "waiting_tokens", "blocks_used", "blocks_total")
 _TIER_LEVELS = ("blocks", "bytes")
 _TIER_TOTALS = tuple(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engines.drafts import drafts_of
 from engines.guides.lanes import Grammars, LaneGuides
 from engines.step import BlockBytes, StepPlan, StepResult
 from engines.torch.decoders import Decoder, open_decoder
@@ -68,7 +69,7 @@ class TorchRunner:
             self._prompts.start(start)
         with torch.inference_mode(), self._place():
             saved = self._decoder.save(plan.saves)
-            draw = self._sampler.sample(self.logits(plan), lanes)
+            draw = self._sampler.sample(self.logits(plan), lanes, drafts_of(plan))
             return _Ticket(draw, self._prompts.feed(plan), saved, plan.restores)
 
     def logits(self, plan: StepPlan) -> torch.Tensor:

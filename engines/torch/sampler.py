@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from engines.api import TokenLogprobs
+from engines.drafts import Drafts
 from engines.guides.lanes import LaneGuides, Masks, Steered
 from engines.noise import uniform
 from engines.step import LaneStart
@@ -59,6 +60,7 @@ class Draw:
     arriving: Arriving  # tokens, healthy, enough in one array of int64; reported and top_ids
     cut: Cut | None
     scores: Scores | None
+    drafts: Drafts | None = None  # where some samples may not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +84,25 @@ class Sampler:
         self._state.start(start)
         self._guides.start(start)
 
-    def sample(self, raw: Tensor, lanes: Int64Array) -> Draw:
-        """One token per lane from raw float32 logits [lanes, vocab]; each lane at most once."""
+    def sample(self, raw: Tensor, lanes: Int64Array, drafts: Drafts | None = None) -> Draw:
+        """One token per lane from raw float32 logits [lanes, vocab].
+
+        Each lane at most once, or as often as it has drafts and once more.
+        """
         # A sum is finite only if all it adds is: a fifteenth of the time of looking at each.
         healthy = torch.isfinite(raw.sum(dim=-1)).all()
         masks, banned = self._guides.masks(lanes), self._guides.banned(lanes)
         if masks is None and banned is None and self._state.plain(lanes):
-            return _sent(lanes, _likeliest(raw), healthy)
+            return replace(_sent(lanes, _likeliest(raw), healthy), drafts=drafts)
         logits = raw
         if banned is not None or self._state.edited(lanes):
             logits = _edited(raw.clone(), _with_bans(self._state.edits(lanes), banned))
         if masks is not None:
             logits = _masked(logits, masks)
-        tokens, cut = self._choose(logits, lanes)
-        return _sent(lanes, tokens, healthy, cut, self._scores(lanes, tokens, raw))
+        places = self._state.generated[lanes] + (0 if drafts is None else drafts.offsets)
+        tokens, cut = self._choose(logits, lanes, places)
+        draw = _sent(lanes, tokens, healthy, cut, self._scores(lanes, tokens, raw))
+        return replace(draw, drafts=drafts)
 
     def finish(self, draw: Draw) -> Drawn:
         """Wait for the device; count the tokens, and those they force, into their lanes.
@@ -109,13 +116,16 @@ class Sampler:
         if draw.cut is not None and not enough.all():
             tokens = self._deepened(draw.cut, tokens, draw.lanes, np.flatnonzero(enough == 0))
             scores = _rescored(draw.scores, tokens)
-        self._state.advance(draw.lanes, tokens)
+        counted = slice(None) if draw.drafts is None else draw.drafts.counted(tokens)
+        self._state.advance(draw.lanes[counted], tokens[counted])
         steered = self._guides.advance(draw.lanes, tokens)
         for sample, forced in steered.forced.items():
             self._state.advance_one(int(draw.lanes[sample]), forced)
         return Drawn(tokens, self._reported(draw, scores), steered)
 
-    def _choose(self, logits: Tensor, lanes: Int64Array) -> tuple[Tensor, Cut | None]:
+    def _choose(
+        self, logits: Tensor, lanes: Int64Array, places: Int64Array
+    ) -> tuple[Tensor, Cut | None]:
         """Greedy everywhere, then overwritten where a lane has a temperature."""
         tokens, found = _likeliest(logits), None
         state = self._state
@@ -126,7 +136,7 @@ class Sampler:
                 chosen = np.flatnonzero(rows)
                 at = upload(chosen, logits.device)
                 weights = self._weights(logits[at], lanes[chosen])
-                noise = self._noise(lanes[chosen], logits.device)
+                noise = self._noise(lanes[chosen], places[chosen], logits.device)
                 if short:
                     width = min(logits.shape[1], max(SHORT_LIST, int(state.top_k[lanes].max())))
                     drawn = self._draw_from_top(weights, noise, lanes[chosen], width)
@@ -153,11 +163,9 @@ class Sampler:
         shifted = logits - logits.amax(dim=-1, keepdim=True)
         return torch.exp(shifted / upload(self._state.temperature[lanes], logits.device)[:, None])
 
-    def _noise(self, lanes: Int64Array, device: torch.device) -> Tensor:
+    def _noise(self, lanes: Int64Array, places: Int64Array, device: torch.device) -> Tensor:
         state = self._state
-        return upload(
-            uniform(state.seed[lanes], state.choice[lanes], state.generated[lanes]), device
-        )
+        return upload(uniform(state.seed[lanes], state.choice[lanes], places), device)
 
     def _draw_from_top(
         self, weights: Tensor, noise: Tensor, lanes: Int64Array, width: int

@@ -116,8 +116,8 @@ class SamplingState:
         self._edits[lane] = self._lane_edits(start)
 
     def advance(self, lanes: Int64Array, tokens: Int64Array) -> None:
-        """Each lane generated one token."""
-        self.generated[lanes] += 1
+        """Each lane generated one token, or as many as it is there for."""
+        np.add.at(self.generated, lanes, 1)
         for lane, token in zip(lanes.tolist(), tokens.tolist(), strict=True):
             own = self._edits[lane]
             if own is not None and own.counts is not None:

@@ -1,13 +1,17 @@
 """Seeded bugs: the model-based tests must catch each of them, or they prove little."""
 
+import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from engines import reserving
+from engines import drafting, reserving
 from engines import scheduler as scheduling
+from engines.drafting import Drafter
+from engines.drafts import Drafts
 from engines.lanes import Lanes
 from engines.plan_writer import PlanWriter
 from engines.reserving import Reserver
@@ -16,8 +20,10 @@ from engines.sealing import Sealer
 from engines.sequence import Sequence
 from engines.sharing import place_of as _place_of
 from engines.tables import BlockTables
+from engines.taking import Taker
 from engines.waiting import WaitingLine
 from kvcache.pool import BlockPool, OutOfBlocks
+from tests.support.drafted import check_drafted
 from tests.support.hit_rate import Whose, observed_hits, owed_hits, second_turn_hits
 from tests.support.machine import SchedulerMachine
 
@@ -26,9 +32,10 @@ _real = {
     for owner, name in [
         (BlockPool, "seal"), (BlockPool, "release"), (BlockPool, "match"), (BlockPool, "share"),
         (Scheduler, "_part"), (Scheduler, "_admit"), (Scheduler, "_leave"), (Sealer, "seal"),
-        (Scheduler, "abort"), (Scheduler, "apply"),
+        (Scheduler, "abort"), (Scheduler, "apply"), (Taker, "_append_drafts"),
+        (Drafter, "_draft"), (PlanWriter, "decode_drafts"),
         (Scheduler, "_count_hit"), (Scheduler, "_hit"),
-        (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_forced"), (BlockTables, "extend_each"),
+        (Lanes, "bind"), (Lanes, "unbind"), (Lanes, "append_more"), (BlockTables, "extend_each"),
         (BlockTables, "replace_last"), (Sealer, "_seal_one_each"),
         (PlanWriter, "run"), (PlanWriter, "plan"), (WaitingLine, "push"),
     ]
@@ -208,7 +215,7 @@ def _copies_and_writes_on(tables, lane, block):
 
 def _forced_are_not_the_last(lanes, lane, tokens):
     last = lanes.last[lane]
-    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    taken = _real[Lanes, "append_more"](lanes, lane, tokens)
     lanes.last[lane] = last
     return taken
 
@@ -298,20 +305,20 @@ def _head_that_fits_is_left(scheduler, head):
 
 def _forced_are_said_only(lanes, lane, tokens):
     length = int(lanes.length[lane])
-    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    taken = _real[Lanes, "append_more"](lanes, lane, tokens)
     lanes.length[lane] = length
     return taken
 
 
 def _forced_know_no_limit(lanes, lane, tokens):
     limit, lanes.limit[lane] = int(lanes.limit[lane]), lanes.tokens.shape[1]
-    taken = _real[Lanes, "append_forced"](lanes, lane, tokens)
+    taken = _real[Lanes, "append_more"](lanes, lane, tokens)
     lanes.limit[lane] = limit
     return taken
 
 
 def _forced_are_not_said(lanes, lane, tokens):
-    return _real[Lanes, "append_forced"](lanes, lane, tokens)[:-1]
+    return _real[Lanes, "append_more"](lanes, lane, tokens)[:-1]
 
 
 def _one_block_is_enough(reserver):
@@ -320,10 +327,84 @@ def _one_block_is_enough(reserver):
             reserver._reserve_next(sequence)
 
 
+def _every_guess_counts(drafts, tokens):
+    return np.ones(len(tokens), bool)
+
+
+def _a_wrong_guess_does_not_end_the_run(drafts, tokens):
+    right = np.ones(len(tokens), bool)
+    right[1:] = (drafts.fed[1:] == tokens[:-1]) | drafts.first[1:]
+    return right
+
+
+def _all_that_was_sampled_counts(drafter, drafts, lanes, tokens):
+    starts = np.flatnonzero(drafts.first).tolist()
+    return [range(*ends) for ends in itertools.pairwise([*starts, len(tokens)])]
+
+
+def _a_stop_among_drafts_is_overlooked(drafter, drafts, lanes, tokens):
+    starts, counted = np.flatnonzero(drafts.first).tolist(), drafts.counted(tokens)
+    ends = [*starts[1:], len(tokens)]
+    pairs = zip(starts, ends, strict=True)
+    return [range(start, start + int(counted[start:end].sum())) for start, end in pairs]
+
+
+def _drafts_need_no_room(drafter, lane, most):
+    room, drafter._lanes.tables.room = drafter._lanes.tables.room, np.full(64, 1000)
+    drafted = _real[Drafter, "_draft"](drafter, lane, most)
+    drafter._lanes.tables.room = room
+    return drafted
+
+
+def _drafts_know_no_limit(drafter, lane, most):
+    limit, drafter._lanes.limit = drafter._lanes.limit, drafter._lanes.tables.room + 1
+    drafted = _real[Drafter, "_draft"](drafter, lane, most)
+    drafter._lanes.limit = limit
+    return drafted
+
+
+def _what_was_rejected_is_sealed(taker, lanes, result, samples):
+    more = _real[Taker, "_append_drafts"](taker, lanes, result, samples)
+    taker._lanes.computed[lanes] += 1
+    taker._sealer.seal(lanes)
+    taker._lanes.computed[lanes] -= 1
+    return more
+
+
+def _what_was_drafted_is_computed_again(taker, lanes, result, samples):
+    computed = taker._lanes.computed[lanes]
+    more = _real[Taker, "_append_drafts"](taker, lanes, result, samples)
+    taker._lanes.computed[lanes] = computed
+    return more
+
+
+def _all_may_draft(request):
+    return True
+
+
+def _drafts_are_written_to_one_slot(writer, lanes, positions, counts):
+    slots = writer._lanes.tables.slots
+    writer._lanes.tables.slots = lambda lanes, positions: slots(lanes, positions) // 2 * 2
+    try:
+        _real[PlanWriter, "decode_drafts"](writer, lanes, positions, counts)
+    finally:
+        del writer._lanes.tables.slots
+
+
 MUTANTS = {
-    "forced tokens are said and forgotten": (Lanes, "append_forced", _forced_are_said_only),
-    "forced tokens know no limit": (Lanes, "append_forced", _forced_know_no_limit),
-    "a forced token is not said": (Lanes, "append_forced", _forced_are_not_said),
+    "every guess counts": (Drafts, "counted", _every_guess_counts),
+    "a wrong guess does not end a run": (Drafts, "counted", _a_wrong_guess_does_not_end_the_run),
+    "what was guessed is said": (Drafter, "verify", _all_that_was_sampled_counts),
+    "a stop among drafts is overlooked": (Drafter, "verify", _a_stop_among_drafts_is_overlooked),
+    "drafts need no room": (Drafter, "_draft", _drafts_need_no_room),
+    "drafts know no limit": (Drafter, "_draft", _drafts_know_no_limit),
+    "what was rejected is sealed": (Taker, "_append_drafts", _what_was_rejected_is_sealed),
+    "drafts are computed twice": (Taker, "_append_drafts", _what_was_drafted_is_computed_again),
+    "guided sequences draft": (drafting, "may_draft", _all_may_draft),
+    "drafts share slots": (PlanWriter, "decode_drafts", _drafts_are_written_to_one_slot),
+    "forced tokens are said and forgotten": (Lanes, "append_more", _forced_are_said_only),
+    "forced tokens know no limit": (Lanes, "append_more", _forced_know_no_limit),
+    "a forced token is not said": (Lanes, "append_more", _forced_are_not_said),
     "one block is reserved for many tokens": (Reserver, "reserve", _one_block_is_enough),
     "a block is sealed without its parent": (BlockPool, "seal", _seal_without_parent),
     "a duplicate block is never given back": (BlockPool, "seal", _seal_leaks_a_duplicate),
@@ -357,7 +438,7 @@ MUTANTS = {
     "a duplicate is held on to": (Sealer, "_seal_one_each", _keeps_its_own_copy),
     "a new block is not written to": (BlockTables, "extend_each", _writes_on_in_the_old_block),
     "a copied block is not written to": (BlockTables, "replace_last", _copies_and_writes_on),
-    "the last token is not the last": (Lanes, "append_forced", _forced_are_not_the_last),
+    "the last token is not the last": (Lanes, "append_more", _forced_are_not_the_last),
     "who begins to run is overlooked": (Lanes, "run", _who_runs_is_told_late),
     "ending one choice ends all": (Scheduler, "abort", _abort_ends_all_choices),
     "an abort forgets the line": (Scheduler, "abort", _abort_forgets_the_line),
@@ -406,4 +487,6 @@ def _hunt():
     hits, answers = observed_hits(_PROMPTS, _WHOSE)
     assert hits == owed_hits(_PROMPTS, answers, _WHOSE)
     assert second_turn_hits() == [0, 6]
+    for block, said in ((4, 2), (8, 3), (32, 2)):
+        check_drafted(block, said)
     run_state_machine_as_test(SchedulerMachine, settings=_HUNT)

@@ -35,6 +35,8 @@ from tests.support.grammars import forcing, letters
 
 VOCAB = 50
 FORCING = forcing()
+# Tokens guessed ahead, and how many different ones are said: of few, guesses are often right.
+DRAFTS = st.tuples(st.sampled_from([0, 1, 4, 4]), st.sampled_from([VOCAB, 3, 2]))
 
 # Few stems, so that prefixes are shared, part midway, and come back after eviction.
 prompts = st.builds(
@@ -80,8 +82,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         width=st.integers(1, 5),
         spare=st.integers(4, 14),
         ageing=st.sampled_from([1, 8]),
+        drafts=DRAFTS,
     )
-    def build(self, size, blocks, width, spare, ageing):
+    def build(self, size, blocks, width, spare, ageing, drafts):
         self.limits = Limits(
             max_context=24,
             max_running=width,
@@ -90,9 +93,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             num_blocks=blocks,
             vocab_size=VOCAB,
             ageing_steps=ageing,
+            draft_tokens=drafts[0],
         )
+        self.first = VOCAB - drafts[1]
         self.scheduler = Scheduler(self.limits, BlockPool(blocks, size), tiers=self.tiers())
-        self.runner = LedgerRunner(blocks, size, vocab_size=VOCAB, grammars=letters())
+        self.runner = LedgerRunner(
+            blocks, size, vocab_size=VOCAB, first=self.first, grammars=letters()
+        )
         self.tracked: dict[str, Tracked] = {}
         self.ended: set[tuple[str, int]] = set()  # choices that owe nothing more
         self.unparted: set[tuple[str, int]] = set()  # ended before they could part: one token more
@@ -124,10 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.limits.check(request)
         except InvalidRequest:
             return rid  # refused: nothing of it may be seen again
-        want = [
-            ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice, grammars=letters())
-            for choice in range(n)
-        ]
+        want = [self._answer(prompt, sampling, choice) for choice in range(n)]
         steps = self.scheduler.counters.steps
         tracked = Tracked(request, self.count, steps, want, [[] for _ in range(n)])
         tracked.open = set(range(n))
@@ -141,7 +145,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """One choice of several goes on behind what another engine has emitted of it."""
         rid, n = RequestId(f"r{self.count}"), data.draw(st.integers(1, 3))
         choice = data.draw(st.integers(0, n - 1))
-        want = ledger_tokens(prompt, sampling, vocab_size=VOCAB, choice=choice, grammars=letters())
+        want = self._answer(prompt, sampling, choice)
         cut = data.draw(st.integers(0, len(want) - 1))
         emitted = [tuple(want[:cut]) if each == choice else None for each in range(n)]
         request = GenerationRequest(rid, tuple(prompt), sampling, n, emitted=tuple(emitted))
@@ -159,6 +163,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.count += 1
         self.scheduler.add(request)
         return rid
+
+    def _answer(self, prompt, sampling, choice):
+        return ledger_tokens(
+            prompt, sampling, vocab_size=VOCAB, choice=choice, first=self.first, grammars=letters()
+        )
 
     @rule(rid=live, choice=st.sampled_from([None, None, 0, 1]))
     def abort(self, rid, choice):
@@ -222,7 +231,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _check_plan(self, plan: StepPlan):
         check_plan(plan)
         assert plan.rows <= self.limits.tokens_per_step  # I11
-        assert len(plan.sample_lanes) <= self.limits.max_running
+        assert len(plan.sample_lanes) - plan.drafts <= self.limits.max_running
         assert bool(plan.rows) == self.scheduler.has_work, "no progress"  # I10
         pool = self.scheduler.pool
         for block in {int(slot) // self.limits.block_size for slot in plan.write_slots}:
@@ -334,7 +343,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             assert key not in self.ended, "something follows the end"  # I6, I9
             got, want = tracked.got[sequence.choice], tracked.want[sequence.choice]
-            got += [token, *outcome.forced.get(index, ())]
+            got += [token, *outcome.more.get(index, ())]
             assert got == want[: len(got)], "the text depends on scheduling"  # I7, I12
             tracked.cached.add(sequence.cached)
             assert sequence.cached <= len(tracked.request.prompt)  # I8

@@ -15,7 +15,7 @@ from engines.ledger import _fingerprint
 from kvcache.events import BlockStored
 from kvcache.naming import Turn, prompt_names, root_name, turned
 from kvcache.tiers import DISK, HOST, Remove, Tiers, Write
-from tests.support.machine import SchedulerMachine
+from tests.support.machine import DRAFTS, SchedulerMachine
 
 SALTS = (b"", b"other", b"group")
 
@@ -29,11 +29,12 @@ class TieredMachine(SchedulerMachine):
         width=st.integers(1, 5),
         spare=st.integers(4, 14),
         ageing=st.sampled_from([1, 8]),
+        drafts=DRAFTS,
         tiers=st.tuples(
             st.integers(0, 8), st.integers(0, 16), st.integers(1, 20), st.integers(0, 1 << 20)
         ),
     )
-    def build(self, size, blocks, width, spare, ageing, tiers):
+    def build(self, size, blocks, width, spare, ageing, *, drafts, tiers):
         host, room, writing, seed = tiers
         self._tiers = Tiers(host, room, most_writing=writing)
         self.host, self.room, self.flushed = host, room, False
@@ -44,7 +45,7 @@ class TieredMachine(SchedulerMachine):
         self.tokens: dict[bytes, tuple[int, ...]] = {}  # of a name: its whole history
         self.ways: dict[bytes, tuple[bytes, Turn | None]] = {}  # of a name: how it is come by
         self._tiers.tell(self._heard_tier)
-        SchedulerMachine.build(self, size, blocks, width, spare, ageing)
+        SchedulerMachine.build(self, size, blocks, width, spare, ageing, drafts)
         self.scheduler.pool.subscribe(self._heard_block)
 
     def tiers(self):

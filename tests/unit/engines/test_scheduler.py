@@ -170,7 +170,7 @@ class Forcing(Bench):
         outcome = self.scheduler.apply(plan, StepResult(tokens, forced=forced))
         for index, sequence in enumerate(outcome.sequences):
             log = self.said.setdefault(sequence.request.id, [])
-            log += [outcome.tokens[index], *outcome.forced[index]]
+            log += [outcome.tokens[index], *outcome.more[index]]
             if index in outcome.finishes:
                 self.finishes[sequence.request.id] = outcome.finishes[index]
         return np.diff(plan.row_starts).tolist()
