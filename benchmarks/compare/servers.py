@@ -54,6 +54,8 @@ def penstock(work: Work, *flags: str) -> Way:
     command = [sys.executable, "-m", "gateway", "serve", work.model, "--served-model-name", MODEL]
     command += ["--kv-cache-memory", str(work.kv_tokens * SHAPES[work.shape].kv_bytes())]
     command += ["--threads", str(work.threads), "--log-level", "warning"]
+    # Random models repeat themselves: drafts would look better than they are with real text.
+    command += ["--speculate", "0"]
     return Way([*command, *flags])
 
 

@@ -237,5 +237,6 @@ def test_servers_have_the_same_room_and_threads(tmp_path):
     assert both[0] * both[1] == 40_960
     assert others[others.index("--ctx-size") + 1] == "40960"
     assert ours[ours.index("--threads") + 1] == others[others.index("--threads") + 1] == "2"
+    assert ours[ours.index("--speculate") + 1] == "0", "the others guess nothing either"
     assert "--no-kv-unified" in others
     assert "--kv-unified" in llama(replace(work, slots=64)).command
