@@ -28,6 +28,7 @@ from engines.errors import (
 )
 from engines.kv_changes import KvSource
 from engines.replicas.changes import Changes
+from engines.replicas.pauses import Pauses
 from engines.replicas.policies import LeastLoaded, Preference, Routing
 from engines.replicas.quarantine import Quarantine
 from engines.replicas.replica import Replica
@@ -54,6 +55,7 @@ class ReplicaSet:
         self.changes = Changes()
         self.counters = Counters()
         self.quarantine = Quarantine(clock)
+        self.pauses = Pauses(clock)
         self._routing = routing or LeastLoaded()
         self.patience = Patience(migrations, wait_s, clock)
         self._replicas: dict[str, Replica] = {}

@@ -21,6 +21,7 @@ Who is to blame for a death:
 - A fourth death in a row condemns it in any company.
 - A death while requests stood in the replica's line condemns nobody: who only waited is no reason.
 - A stream that was told something since the death before is never condemned by the next one.
+- Deaths that are found just after this process stood still itself make nobody a suspect.
 
 So a request that kills whatever computes it costs two replicas, or a few more in company. An
 innocent one is lost only if it meets `migrations` + 1 deaths, and is condemned only if it is cut
@@ -42,6 +43,7 @@ from engines.errors import (
     RequestUnknown,
 )
 from engines.replicas.changes import Changes
+from engines.replicas.pauses import Pauses
 from engines.replicas.policies import Placements
 from engines.replicas.progress import Lied, Progress
 from engines.replicas.quarantine import Quarantine
@@ -69,6 +71,7 @@ class Home(Protocol):
     changes: Changes  # a replica came, or a suspect left one
     counters: Counters
     quarantine: Quarantine
+    pauses: Pauses
 
     def place(
         self, stream: "MigratingStream", rest: GenerationRequest, *, in_turn: bool
@@ -210,18 +213,20 @@ class MigratingStream:
         """The replica is gone. Raises RequestQuarantined if only this stream can be the reason."""
         if self.replica is not None and isinstance(error, EngineDied):
             before, self._death = self._death, self.replica.die()
-            if self.strikes and before is not None and self._to_blame(before, self._death):
+            if self._to_blame(before, self._death):
                 self._home.quarantine.add(self.request)
                 self._home.counters.quarantined += 1
                 raise RequestQuarantined(
                     "the engine failed again under this request, so it is not tried once more"
                 ) from error
-            self.strikes += 1
+            self.strikes += not self._home.pauses.lately
         self._failed += isinstance(error, EngineDied)
         self._inner = None
         self._home.leave(self, done=False)
 
-    def _to_blame(self, before: "Death", now: "Death") -> bool:
+    def _to_blame(self, before: "Death | None", now: "Death") -> bool:
+        if before is None or not self.strikes or self._home.pauses.lately:
+            return False
         own = {self.request.id}
         alone = now.untold == own and (self.strikes > 1 or before.victims & now.victims == own)
         return not now.queued and (alone or self.strikes >= _ENOUGH)

@@ -96,6 +96,7 @@ class Fleet:
         self._reading: asyncio.Task[TextSide] | None = None
         self._watch: Watch | None = None
         self._finding: asyncio.Task[None] | None = None
+        self._pauses: asyncio.Task[None] | None = None
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._parting: set[asyncio.Task[None]] = set()
         self._again: dict[str, asyncio.Event] = {}
@@ -127,6 +128,7 @@ class Fleet:
         first = self._first = asyncio.get_running_loop().create_future()
         reading = self._reading = asyncio.create_task(in_daemon_thread(self._read_text))
         self._watch = watch
+        self._pauses = asyncio.create_task(self._set.pauses.watch())
         for link in self._links:
             self._begin(link, watch, reading, found=False)
         if self._find is not None:
@@ -141,7 +143,7 @@ class Fleet:
         return replace(open_over(self._settings, text, computes), workers=self)
 
     async def close(self) -> None:
-        own = (self._reading, self._finding, *self._keepers.values(), *self._parting)
+        own = (self._reading, self._finding, self._pauses, *self._keepers.values(), *self._parting)
         tasks = [task for task in own if task is not None]
         self._keepers.clear()
         for task in tasks:

@@ -1,6 +1,7 @@
 """Several engines as one: streams that outlive replicas, liars, and requests that kill."""
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from engines.errors import (
     RequestQuarantined,
     Unsupported,
 )
-from engines.replicas import ReplicaSet
+from engines.replicas import ReplicaSet, pauses
 from engines.replicas.policies import LeastLoaded, RoundRobin, Sticky
 from engines.replicas.prefix_aware import PrefixAware
 from tests.support.engines import ask, read, running
@@ -542,6 +543,29 @@ async def test_the_same_prompt_with_another_adapter_or_extra_is_another_request(
         replicas.generate(replace(request, extras={"y": "2", "x": "1"}))
     for changes in ({"adapter": ""}, {"adapter": "clerk"}, {"extras": {"x": "2"}}):
         assert (await read(replicas.generate(replace(request, **changes))))[0].finish is not None
+
+
+@pytest.mark.parametrize("stood_still", [True, False])
+async def test_deaths_after_a_pause_of_our_own_condemn_nobody(monkeypatch, stood_still):
+    """All sessions broke while this process was stopped, whatever ran in them."""
+    monkeypatch.setattr(pauses, "_LOOK_S", 0.001)
+    monkeypatch.setattr(pauses, "_LATE_S", 0.05)
+    replicas, _ = by_hand(Fate(0, "dies"), Fate(0, "dies"), Fate(), count=3)
+    watching = asyncio.create_task(replicas.pauses.watch())
+    await asyncio.sleep(0.005)
+    if stood_still:
+        time.sleep(0.1)  # noqa: ASYNC251 - nothing runs meanwhile
+        await asyncio.sleep(0.005)
+    assert replicas.pauses.lately is stood_still
+    request = ask("a", [1, 2, 3])
+    if stood_still:
+        answers = await read(replicas.generate(request))
+        assert (answers[0].tokens, answers[0].finish) == voice(request, 0)
+    else:
+        with pytest.raises(RequestQuarantined):
+            await read(replicas.generate(request))
+    assert replicas.quarantine.holds(request) is not stood_still
+    watching.cancel()
 
 
 async def test_what_is_quarantined_is_forgotten_after_a_while():
