@@ -4,30 +4,18 @@ It is one of its own so that a worker starts without importing torch. That both 
 shown in tests/unit/engines/test_samplers.py.
 """
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import numpy.typing as npt
 
 from engines.api import TokenLogprobs
 from engines.drafts import Drafts
-from engines.guides.lanes import LaneGuides, Masks, Steered
+from engines.guides.lanes import LaneGuides, Masks
 from engines.noise import uniform
 from engines.openvino.drawing import Cut, draw_cut, draw_whole, log_probabilities, weights_of
 from engines.step import LaneStart
-from engines.torch.sampling_state import COLDEST, HUGE, Edits, Int64Array, SamplingState
+from engines.torch.sampling_state import COLDEST, HUGE, Drawn, Edits, Int64Array, SamplingState
 
 Logits = npt.NDArray[np.float32]  # [samples, vocab]
-_Bans = tuple[Int64Array, Int64Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Sampled tokens; all else by sample index."""
-
-    tokens: Int64Array
-    logprobs: dict[int, TokenLogprobs]
-    steered: Steered
 
 
 class Sampler:
@@ -68,7 +56,7 @@ class Sampler:
         masks, banned = self._guides.masks(lanes), self._guides.banned(lanes)
         own: dict[int, npt.NDArray[np.float32]] = {}
         if banned is not None or self._state.edited(lanes):
-            own = _edited(raw, _with_bans(self._state.edits(lanes), banned))
+            own = _edited(raw, self._state.edits(lanes).banning(banned))
         if masks is not None:
             own |= _masked(raw, own, masks)
         for sample, row in own.items():
@@ -120,13 +108,6 @@ def _edited(raw: Logits, edits: Edits) -> dict[int, npt.NDArray[np.float32]]:
     samples, tokens = edits.banned
     rows[at(samples), tokens] = -2 * HUGE
     return dict(zip(touched.tolist(), rows, strict=True))
-
-
-def _with_bans(edits: Edits, more: _Bans | None) -> Edits:
-    if more is None:
-        return edits
-    samples, tokens = (np.concatenate(pair) for pair in zip(edits.banned, more, strict=True))
-    return replace(edits, banned=(samples, tokens))
 
 
 def _masked(

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from engines.api import TokenLogprobs
 from engines.drafts import Drafts
-from engines.guides.lanes import LaneGuides, Masks, Steered
+from engines.guides.lanes import LaneGuides, Masks
 from engines.noise import uniform
 from engines.step import LaneStart
-from engines.torch.sampling_state import COLDEST, HUGE, Edits, Int64Array, SamplingState
+from engines.torch.sampling_state import COLDEST, HUGE, Drawn, Edits, Int64Array, SamplingState
 from engines.torch.staging import Arriving, download, upload
 
 # How many of the most likely tokens are sorted first; a row whose mass lies deeper sorts them all.
@@ -63,15 +63,6 @@ class Draw:
     drafts: Drafts | None = None  # where some samples may not count
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a draw turned out to be; all but the tokens by sample index."""
-
-    tokens: Int64Array
-    logprobs: dict[int, TokenLogprobs]
-    steered: Steered
-
-
 class Sampler:
     """Samples for lanes; knows each lane's parameters, history and guides."""
 
@@ -96,7 +87,7 @@ class Sampler:
             return replace(_sent(lanes, _likeliest(raw), healthy), drafts=drafts)
         logits = raw
         if banned is not None or self._state.edited(lanes):
-            logits = _edited(raw.clone(), _with_bans(self._state.edits(lanes), banned))
+            logits = _edited(raw.clone(), self._state.edits(lanes).banning(banned))
         if masks is not None:
             logits = _masked(logits, masks)
         places = self._state.generated[lanes] + (0 if drafts is None else drafts.offsets)
@@ -260,13 +251,6 @@ def _edited(logits: Tensor, edits: Edits) -> Tensor:
     logits.clamp_(-HUGE, HUGE)
     logits[samples, tokens] = -2 * HUGE
     return logits
-
-
-def _with_bans(edits: Edits, more: tuple[Int64Array, Int64Array] | None) -> Edits:
-    if more is None:
-        return edits
-    samples, tokens = (np.concatenate(pair) for pair in zip(edits.banned, more, strict=True))
-    return replace(edits, banned=(samples, tokens))
 
 
 # What each byte of a mask adds to eight logits. Looked up and added: for 32 rows of 128,000 tokens

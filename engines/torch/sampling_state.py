@@ -7,12 +7,13 @@ and is rebuilt by replaying the tokens when a preempted sequence comes back.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.api import Sampling
+from engines.api import Sampling, TokenLogprobs
+from engines.guides.lanes import Steered
 from engines.step import LaneStart
 
 Int64Array = npt.NDArray[np.int64]
@@ -36,6 +37,22 @@ class Edits:
     penalties: tuple[Int64Array, Int64Array, Float32Array]  # subtract
     bias: tuple[Int64Array, Int64Array, Float32Array]  # add
     banned: tuple[Int64Array, Int64Array]
+
+    def banning(self, more: tuple[Int64Array, Int64Array] | None) -> "Edits":
+        """The same with more tokens banned."""
+        if more is None:
+            return self
+        samples, tokens = (np.concatenate(pair) for pair in zip(self.banned, more, strict=True))
+        return replace(self, banned=(samples, tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a draw turned out to be; all but the tokens by sample index."""
+
+    tokens: Int64Array
+    logprobs: dict[int, TokenLogprobs]
+    steered: Steered
 
 
 class TokenCounts:
