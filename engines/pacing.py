@@ -7,13 +7,19 @@ rows of prompts in them and those without. Each kind forgets only by its own, so
 decoding, where rows hardly vary, do not make forgotten what a row of a prompt costs.
 
 A step may take the target; or, where decoding alone takes most of that, half as long again as it
-alone. A few rows of prompts fit always: nobody starves.
+alone. Where more sequences wait for their first token than decode, it is that much longer, up to
+four times: short steps compute prompts slowly, and would have many wait to spare a few. Where none
+decodes it is eight times as long: somebody may come meanwhile, or leave. A few rows of prompts fit
+always: nobody starves.
 """
 
 import math
 
 LEAST_ROWS = 16  # of prompts in a step, whatever it takes; and all there is before the first fit
+FIRST_ROWS = 512  # of prompts before the first fit, where none decodes
 _STRETCH = 1.5  # times what decoding alone takes
+_MOST_PATIENCE = 4.0  # times the target, where as many wait for each sequence that decodes
+_UNDISTURBED = 8.0  # times the target, or what a step takes at the least, where none decodes
 _FORGET = 1 / 64  # of a kind's weight, by each of its steps
 _ENOUGH = 8.0  # steps of a kind, before any is called an outlier
 _OUTLIER = 4.0  # times what was expected; a step that takes longer is a pause of something else
@@ -44,7 +50,8 @@ class Pace:
         self._kinds = (_Moments(), _Moments())  # decoding alone, and with prompts
         self._fit = (0.0, 0.0, 0.0)
         self._stale = False
-        self._expected: float | None = None  # seconds of the step as planned so far
+        self._decoding = False
+        self._expected = 0.0  # seconds of the step as planned so far
         self._allowed = math.inf
         self._given = 0  # rows of prompts in the step
 
@@ -56,29 +63,31 @@ class Pace:
         self._kinds[prompts].add(float(rows), float(keys), took_s)
         self._stale = True
 
-    def begin(self, rows: int, keys: int) -> None:
-        """A step with so many decoding rows; without any, nobody waits for it."""
+    def begin(self, rows: int, keys: int, waiting: int) -> None:
+        """A step with so many decoding rows, and sequences that wait for their first token."""
+        self._refit()
         self._given = 0
-        self._expected = None
+        self._decoding = rows > 0
+        alone = self._expected = self._time(rows, keys)
         if rows:
-            self._refit()
-            alone = self._expected = self._time(rows, keys)
-            self._allowed = max(self._target_s, _STRETCH * alone)
+            patience = min(max(waiting / rows, 1.0), _MOST_PATIENCE)
+            self._allowed = max(self._target_s * patience, _STRETCH * alone)
+        else:
+            self._allowed = _UNDISTURBED * max(self._target_s, alone)
 
     def within(self, rows: int, start: int) -> int:
         """How many of so many rows fit, of a prompt that is computed up to `start`."""
-        if self._expected is None:
-            return rows
-        fit = max(LEAST_ROWS - self._given, 0)
-        if self._kinds[True].sums[0]:
+        known = self._kinds[True].sums[0] > 0
+        least = LEAST_ROWS if known or self._decoding else FIRST_ROWS
+        fit = max(least - self._given, 0)
+        if known:
             fit = max(fit, _rows_in(self._allowed - self._expected, *self._fit[1:], start))
         return min(rows, fit)
 
     def take(self, start: int, rows: int) -> None:
         """These rows of a prompt are in the step."""
-        if self._expected is not None:
-            self._given += rows
-            self._expected += self._fit[1] * rows + self._fit[2] * keys_of(start, rows)
+        self._given += rows
+        self._expected += self._fit[1] * rows + self._fit[2] * keys_of(start, rows)
 
     def _time(self, rows: float, keys: float) -> float:
         base, row, key = self._fit

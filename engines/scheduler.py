@@ -133,7 +133,7 @@ class Scheduler:
         self._displace()
         behind = self._plan_decoding()
         self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
-        self._begin_pace()
+        self._begin_pace(len(behind) + len(self.waiting))
         for sequence in sorted(behind, key=self._meter.turn):
             self._plan_line(before=sequence)
             self._plan_behind(sequence)
@@ -173,11 +173,11 @@ class Scheduler:
         left = self.limits.tokens_per_step - self._writer.rows
         return left if self._pace is None else self._pace.within(left, start)
 
-    def _begin_pace(self) -> None:
+    def _begin_pace(self, waiting: int) -> None:
         if self._pace is not None:
             decoding = self._decoding
             keys = int(self._lanes.length[decoding].sum()) if len(decoding) else 0
-            self._pace.begin(len(decoding), keys)
+            self._pace.begin(len(decoding), keys, waiting)
 
     def _keep_pace(self, plan: StepPlan, took_s: float | None) -> None:
         """Have the pace learn from a step; of those that only decode every eighth is enough."""

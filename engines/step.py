@@ -125,6 +125,15 @@ class StepRunner(Protocol):
 
 
 @runtime_checkable
+class LaunchesAhead(Protocol):
+    """A StepRunner that says whether `launch` returns while the device still computes."""
+
+    @property
+    def launches_ahead(self) -> bool:
+        """If not, `launch` takes as long as the step."""
+
+
+@runtime_checkable
 class MovesBlocks(Protocol):
     """A StepRunner that carries out the saves and restores of a plan: what slower tiers need."""
 

@@ -45,7 +45,7 @@ from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.outcome import StepOutcome
 from engines.scheduler import Scheduler
-from engines.step import MovesBlocks, StepRunner
+from engines.step import LaunchesAhead, MovesBlocks, StepRunner
 from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
 from engines.tiers.keeper import Keeper, TierState
 from engines.tiers.loads import tier_loads
@@ -114,6 +114,8 @@ class SteppedEngine:
         pool = BlockPool(limits.num_blocks, limits.block_size)
         tiers = None if keeper is None else keeper.tiers
         self._scheduler = Scheduler(limits, pool, namespace=self._namespace, tiers=tiers)
+        self._ahead = isinstance(runner, LaunchesAhead) and runner.launches_ahead
+        self._told: _Told | None = None  # of the last step, until it is handed on: that thread's
         self._telling: KvTelling | None = None  # the engine thread's; there for a listener
         self._kv_listener: KvListener | None = None
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -300,23 +302,41 @@ class SteppedEngine:
             while self._take_messages():
                 begun = time.perf_counter()
                 plan = self._scheduler.plan()
-                result = self._runner.collect(self._runner.launch(plan))
+                if not self._ahead:
+                    self._tell()
+                ticket = self._runner.launch(plan)
+                self._tell()
+                result = self._runner.collect(ticket)
                 outcome = self._scheduler.apply(plan, result, time.perf_counter() - begun)
                 if self._keeper is not None:
                     self._keeper.hand_over()
                 changes = [] if self._telling is None else self._telling.take()
-                self._post(self._deliver, (outcome, changes))
+                self._told = outcome, changes
+            self._tell()
             if self._keeper is not None and isinstance(self._runner, MovesBlocks):
                 self._keeper.save_device(self._runner.read_blocks)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the engine, said once
             self._alive = False
             _log.exception("the engine failed")
+            self._tell()
             self._post(self._die, error)
+
+    def _tell(self) -> None:
+        """Hand what the last step said to the event loop, once.
+
+        Not as soon as it is known, but when the next step is under way: the loop wakes up with it,
+        and takes the interpreter's lock from this thread, for which the device would wait.
+        """
+        if self._told is not None:
+            told, self._told = self._told, None
+            self._post(self._deliver, told)
 
     def _take_messages(self) -> bool:
         """Take all that has come in; wait for something while there is nothing to do."""
         while True:
             keeper, busy = self._keeper, self._scheduler.has_work
+            if not busy:
+                self._tell()
             try:
                 patience_s = None if keeper is None else keeper.patience_s()
                 message = self._inbox.get(not busy, patience_s)

@@ -131,7 +131,7 @@ class Settings:
         unit="bytes",
     )  # fmt: skip
     max_step_tokens: int = _setting(
-        512, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
+        2048, number(2, 1 << 20), "Tokens computed in one step, prompts included", group="capacity",
         unit="tokens",
     )  # fmt: skip
     step_target_s: float = _setting(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import Shape, Tensor, Type
 
+from engines.openvino.touching import TouchAhead
 from engines.openvino.version import BLOCK_SIZE
 from engines.step import BlockBytes
 
@@ -30,6 +31,7 @@ class KvBlocks:
         # Pages come zeroed from the system when they are first touched: memory that is used only.
         self._keys = [np.zeros(shape, kind) for _ in range(layers)]
         self._values = [np.zeros(shape, kind) for _ in range(layers)]
+        self._ahead = TouchAhead(self._caches)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The caches by the names of a graph's inputs, sharing their memory."""
@@ -42,6 +44,11 @@ class KvBlocks:
     def block_bytes(self) -> int:
         """Keys and values of one block in all layers."""
         return sum(cache[0].nbytes for cache in self._caches)
+
+    def expect(self, tables: npt.NDArray[np.int32]) -> None:
+        """A step uses these blocks, so that those behind them may be next."""
+        if len(tables):
+            self._ahead.used(int(tables.max()))
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (from, to) in every layer; all reads come before all writes."""
@@ -67,6 +74,7 @@ class KvBlocks:
 
     def free(self) -> None:
         """Let go of all memory. Idempotent."""
+        self._ahead.close()
         self._keys = self._values = []
 
     @property

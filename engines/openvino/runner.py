@@ -62,6 +62,10 @@ class OpenvinoRunner:
     def block_bytes(self) -> int:
         return self._kv.block_bytes
 
+    @property
+    def launches_ahead(self) -> bool:
+        return True
+
     def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
         return self._kv.save(blocks)
 
@@ -77,6 +81,7 @@ class OpenvinoRunner:
         wanted = rows_of(plan, scored)
         hidden = not self._pooler.idle
         computing = self._graph.begin(plan, wanted, hidden=hidden) if plan.rows else None
+        self._kv.expect(plan.tables)
         return _Ticket(_own(plan), computing, drafts_of(plan), scored, saved)
 
     def collect(self, ticket: object) -> StepResult:
