@@ -10,9 +10,14 @@ import numpy.typing as npt
 from openvino import InferRequest, Tensor
 
 from engines.openvino.paged_op import inputs_of
+from engines.openvino.version import BLOCK_SIZE
 from engines.step import StepPlan
 
 MIN_ROWS = 2  # a lone row takes other kernels, with other rounding (docs/adr/0004)
+_EXACT_ROWS = 64  # up to here every number of rows is computed as it is
+_GRAIN = 32  # up to how many rows, and twice that beyond
+_COARSE_ROWS = 512
+_WANTED_GRAIN = 8
 
 _KEPT = 1024  # tensors by length, per input
 _Ints = npt.NDArray[np.signedinteger]
@@ -67,22 +72,43 @@ class StepInputs:
     def write(self, plan: StepPlan, logits_rows: npt.NDArray[np.int32]) -> None:
         """Take over a plan of at least one row, and which of its rows want logits.
 
-        A lone row gets a dummy beside it, that writes to the scratch block.
+        What rows are computed beside them, `padded` says: a segment of their own, all of whose
+        blocks are the scratch block.
         """
-        dummy = plan.rows < MIN_ROWS
-        self._put("tokens", plan.tokens, 0, dummy=dummy)
-        self._put("positions", plan.positions, 0, dummy=dummy)
-        self._put("past_lens", plan.past, 0, dummy=dummy)
-        self._put("blocks", plan.tables, self._scratch, dummy=dummy)
-        self._put("row_starts", plan.row_starts, plan.rows + 1, dummy=dummy)
-        self._put("block_starts", plan.table_starts, len(plan.tables) + 1, dummy=dummy)
-        wanted = self._of["logits_rows"].room(max(MIN_ROWS, len(logits_rows)))
-        wanted[: len(logits_rows)] = logits_rows
-        wanted[len(logits_rows) :] = logits_rows[-1] if len(logits_rows) else 0
-        self._longest[...] = (plan.past + np.diff(plan.row_starts)).max()
+        rows, wanted = plan.rows, len(logits_rows)
+        dummies = padded(rows) - rows
+        self._put("tokens", plan.tokens, dummies)[rows:] = 0
+        self._put("positions", plan.positions, dummies)[rows:] = np.arange(dummies)
+        some, blocks = int(dummies > 0), -(-dummies // BLOCK_SIZE)
+        self._put("past_lens", plan.past, some)[plan.segments :] = 0
+        self._put("blocks", plan.tables, blocks)[len(plan.tables) :] = self._scratch
+        self._put("row_starts", plan.row_starts, some)[-1] = rows + dummies
+        self._put("block_starts", plan.table_starts, some)[-1] = len(plan.tables) + blocks
+        repeated = padded_wanted(rows, wanted) - wanted
+        last = logits_rows[-1] if wanted else 0
+        self._put("logits_rows", logits_rows, repeated)[wanted:] = last
+        self._longest[...] = max((plan.past + np.diff(plan.row_starts)).max(), dummies)
 
-    def _put(self, name: str, values: npt.NDArray[np.int32], last: int, *, dummy: bool) -> None:
-        room = self._of[name].room(len(values) + dummy)
+    def _put(self, name: str, values: npt.NDArray[np.int32], more: int) -> _Ints:
+        """Values of an input; returns all of it, with room for some more behind them."""
+        room = self._of[name].room(len(values) + more)
         room[: len(values)] = values
-        if dummy:
-            room[-1] = last
+        return room
+
+
+def padded(rows: int) -> int:
+    """How many rows are computed for so many: the plugin makes new kernels for every number.
+
+    That takes 5 to 15 ms, so steps with prompts have one of some 50 numbers of rows. Those that
+    only decode stay as they are: another kind of segment among them would cost more.
+    """
+    if rows <= _EXACT_ROWS:
+        return max(rows, MIN_ROWS)
+    grain = _GRAIN if rows <= _COARSE_ROWS else 2 * _GRAIN
+    return -(-rows // grain) * grain
+
+
+def padded_wanted(rows: int, wanted: int) -> int:
+    """The same of the rows among them whose logits are wanted."""
+    grain = 1 if rows <= _EXACT_ROWS else _WANTED_GRAIN
+    return max(-(-wanted // grain) * grain, MIN_ROWS)
