@@ -175,11 +175,22 @@ def test_half_a_snapshot_is_begun_anew():
         Batch(EPOCH, 6, (stored(2),), more=True),
         Batch(EPOCH + 1, 6, (stored(2),)),
         Batch(EPOCH + 1, 6, (stored(2),), snapshot=True),
+        Batch(EPOCH, 5, (stored(1),), snapshot=True),
         Batch(EPOCH, 6, (removed(1),), snapshot=True),
         Batch(EPOCH, 6, (removed(1, 2),)),
         Batch(EPOCH, 6, (stored(*range(2, 12)),)),
     ],
-    ids=["gap", "again", "no-end", "epoch", "epoch-snapshot", "takes-away", "below-0", "too-much"],
+    ids=[
+        "gap",
+        "again",
+        "no-end",
+        "epoch",
+        "epoch-snapshot",
+        "part-again",
+        "takes-away",
+        "below-0",
+        "too-much",
+    ],
 )
 def test_what_does_not_follow_is_not_believed(batch):
     """The reader asks for a snapshot then, and takes nothing but one."""

@@ -8,7 +8,7 @@ import pytest
 from engines.api import GenerationRequest, RequestId, Sampling
 from engines.ledger import LedgerRunner, ledger_tokens
 from engines.limits import Limits
-from engines.pacing import LEAST_ROWS, Pace, fit, keys_of
+from engines.pacing import FIRST_ROWS, LEAST_ROWS, Pace, fit, keys_of
 from engines.scheduler import Scheduler
 from kvcache.pool import BlockPool
 
@@ -91,10 +91,10 @@ def test_without_a_pace_the_same_prompt_stops_the_chats():
 
 
 def test_who_computes_alone_takes_the_whole_step():
-    """Nobody decodes, so nobody waits for the step."""
+    """Nobody decodes, so nobody waits for the step: all the rows that a first one may have."""
     bench = Bench(1e-3)
-    bench.add("only", 2000, 2)
-    assert bench.step()[1] == 2000
+    bench.add("only", FIRST_ROWS, 2)
+    assert bench.step()[1] == FIRST_ROWS
 
 
 def test_a_target_that_decoding_misses_already_leaves_prompts_some_rows():
@@ -109,7 +109,7 @@ def test_a_target_that_decoding_misses_already_leaves_prompts_some_rows():
 def test_before_anything_is_known_prompts_get_the_least():
     """A first prompt beside a stream whose own prompt was not seen is computed in small pieces."""
     pace = Pace(30e-3)
-    pace.begin(rows=1, keys=10)
+    pace.begin(rows=1, keys=10, waiting=1)
     assert pace.within(500, 0) == LEAST_ROWS
     pace.take(0, LEAST_ROWS)
     assert pace.within(500, LEAST_ROWS) == 0
@@ -122,7 +122,7 @@ def test_hours_of_decoding_do_not_make_forgotten_what_a_prompt_costs():
         pace.observe(rows, keys_of(0, rows), 1e-3 + rows * 1e-3, prompts=True)
     for _ in range(10_000):
         pace.observe(8, 8 * 300, 9e-3, prompts=False)
-    pace.begin(8, 8 * 300)
+    pace.begin(8, 8 * 300, 1)
     assert 30 <= pace.within(500, 0) <= 45
 
 
@@ -137,10 +137,10 @@ def test_a_pause_of_something_else_is_not_taken_for_the_cost_of_rows():
 
     observe(100, 2e-4)
     observe(1, 2e-4, extra=1.0)
-    pace.begin(1, 1)
+    pace.begin(1, 1, 1)
     assert pace.within(5000, 0) > 150
     observe(300, 2e-3)
-    pace.begin(1, 1)
+    pace.begin(1, 1, 1)
     assert 15 <= pace.within(5000, 0) <= 35
 
 
@@ -177,3 +177,38 @@ def test_what_is_said_does_not_depend_on_the_pace():
         bench.step()
     want = ledger_tokens(request.prompt, request.sampling, vocab_size=VOCAB)
     assert bench.said["long"] == want
+
+
+def settled(target_s: float) -> Pace:
+    """A pace that has seen what steps of the machine take."""
+    pace = Pace(target_s)
+    base, row, key = MODEL
+    for rows in (1, 4, 60, 130, 500, 900):
+        for keys in (10 * rows, 300 * rows):
+            pace.observe(rows, keys, base + row * rows + key * keys, prompts=rows > 4)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("decoding", "waiting", "times"), [(4, 1, 1), (4, 4, 1), (4, 8, 2), (4, 16, 4), (4, 400, 4)]
+)
+def test_steps_are_longer_where_more_wait_than_decode(decoding, waiting, times):
+    """Twice as many waiting: twice the target; four times it at the most."""
+    pace = settled(30e-3)
+    pace.begin(decoding, 100 * decoding, waiting)
+    rows = pace.within(5000, 0)
+    base, row, key = MODEL
+    took = base + row * (decoding + rows) + key * (100 * decoding + keys_of(0, rows))
+    assert took == pytest.approx(times * 30e-3, rel=0.02)
+
+
+def test_steps_that_nobody_decodes_in_end_as_well():
+    """Eight times the target: a prompt of 5,000 tokens is cut, so that others get their turn."""
+    pace = settled(30e-3)
+    pace.begin(0, 0, 1)
+    rows = pace.within(5000, 0)
+    base, row, key = MODEL
+    assert base + row * rows + key * keys_of(0, rows) == pytest.approx(8 * 30e-3, rel=0.02)
+    unknown = Pace(30e-3)
+    unknown.begin(0, 0, 1)
+    assert unknown.within(5000, 0) == FIRST_ROWS

@@ -1,0 +1,83 @@
+"""When a step's tokens are told: at once, or as soon as the next step is under way."""
+
+import asyncio
+import threading
+
+import pytest
+
+from engines.errors import EngineDied
+from tests.support.engines import ask, ledger, limits_for, running, stepped
+
+
+class Halting:
+    """A ledger that stands in the second half of a step, or in the first, until it is let go."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        self._inner = ledger(limits_for())
+        self._gate = threading.Semaphore(0)
+        self.launches_ahead = ahead
+        self.launched = 0
+
+    def allow(self, steps: int) -> None:
+        self._gate.release(steps)
+
+    def _pass(self) -> None:
+        assert self._gate.acquire(timeout=30), "the test never let it go"
+
+    def launch(self, plan):
+        self.launched += 1
+        if not self.launches_ahead:
+            self._pass()
+        return self._inner.launch(plan)
+
+    def collect(self, ticket):
+        if self.launches_ahead:
+            self._pass()
+        return self._inner.collect(ticket)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+async def two_tokens(runner: Halting) -> None:
+    """Each token comes while the step behind it stands, and the last without any."""
+    async with running(stepped(limits_for(), lambda _: runner)) as engine:
+        stream = engine.generate(ask("a", [1, 2, 3], max_tokens=2))
+        runner.allow(1)
+        first = await anext(stream)
+        assert first.tokens
+        assert runner.launched == 2, "told only when the next step was under way"
+        runner.allow(1)
+        assert [event async for event in stream][-1].finish is not None
+        assert runner.launched == 2
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_no_token_waits_for_the_step_behind_it(ahead):
+    """Whether the device computes within `launch` or behind it."""
+    asyncio.run(asyncio.wait_for(two_tokens(Halting(ahead=ahead)), 30))
+
+
+class Fails(Halting):
+    """Its third step cannot be launched."""
+
+    def launch(self, plan):
+        if self.launched == 2:
+            raise RuntimeError("the device is gone")
+        return super().launch(plan)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_was_said_is_told_though_the_next_step_fails(ahead):
+    """Two tokens were computed before the device broke: their reader has them."""
+
+    async def scenario() -> int:
+        runner, said = Fails(ahead=ahead), 0
+        runner.allow(9)
+        async with running(stepped(limits_for(), lambda _: runner)) as engine:
+            with pytest.raises(EngineDied):
+                async for event in engine.generate(ask("a", [1, 2, 3], max_tokens=9)):
+                    said += len(event.tokens)
+        return said
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == 2
