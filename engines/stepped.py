@@ -322,28 +322,24 @@ class SteppedEngine:
             self._post(self._die, error)
 
     def _tell(self) -> None:
-        """Hand what the last step said to the event loop, once.
+        """Hand what the last step said to the event loop, once: when the next one is under way.
 
-        Not as soon as it is known, but when the next step is under way: the loop wakes up with it,
-        and takes the interpreter's lock from this thread, for which the device would wait.
+        The loop wakes up with it and takes the interpreter's lock, for which a device would wait.
         """
-        if self._told is not None:
-            told, self._told = self._told, None
+        told, self._told = self._told, None
+        if told is not None:
             self._post(self._deliver, told)
 
     def _take_messages(self) -> bool:
         """Take all that has come in; wait for something while there is nothing to do."""
+        keeper = self._keeper
         while True:
-            keeper, busy = self._keeper, self._scheduler.has_work
-            if not busy:
-                self._tell()
             try:
-                patience_s = None if keeper is None else keeper.patience_s()
-                message = self._inbox.get(not busy, patience_s)
+                message = self._next_message()
             except queue.Empty:
                 for late in () if keeper is None else keeper.overdue():
                     self._take(late)
-                if busy or self._scheduler.has_work:
+                if self._scheduler.has_work:
                     return True
                 continue
             match message:
@@ -358,6 +354,13 @@ class SteppedEngine:
                         self._take(released)
                 case _:
                     self._take(message)
+
+    def _next_message(self) -> Message:
+        """Waits while there is nothing to compute, for as long as the keeper has patience."""
+        idle = not self._scheduler.has_work
+        if idle:
+            self._tell()
+        return self._inbox.get(idle, None if self._keeper is None else self._keeper.patience_s())
 
     def _take(self, message: Message) -> None:
         match message:
@@ -389,11 +392,5 @@ def _ended_by(request: GenerationRequest, ends: frozenset[int]) -> GenerationReq
     """
     sampling = request.sampling
     unwanted = tuple((token,) for token in sorted(ends - sampling.stop_tokens))
-    return replace(
-        request,
-        sampling=replace(
-            sampling,
-            stop_tokens=sampling.stop_tokens | ends,
-            bad_words=sampling.bad_words + unwanted,
-        ),
-    )
+    stops, bad_words = sampling.stop_tokens | ends, sampling.bad_words + unwanted
+    return replace(request, sampling=replace(sampling, stop_tokens=stops, bad_words=bad_words))
