@@ -14,10 +14,8 @@ from engines.openvino.version import BLOCK_SIZE
 from engines.step import StepPlan
 
 MIN_ROWS = 2  # a lone row takes other kernels, with other rounding (docs/adr/0004)
-_EXACT_ROWS = 64  # up to here every number of rows is computed as it is
-_GRAIN = 32  # up to how many rows, and twice that beyond
-_COARSE_ROWS = 512
-_WANTED_GRAIN = 8
+_DECODING = ((32, 4), (128, 8), (1 << 30, 16))  # up to so many rows, multiples of
+_MIXED = ((64, 8), (512, 32), (1 << 30, 64))
 
 _KEPT = 1024  # tensors by length, per input
 _Ints = npt.NDArray[np.signedinteger]
@@ -72,22 +70,27 @@ class StepInputs:
     def write(self, plan: StepPlan, logits_rows: npt.NDArray[np.int32]) -> None:
         """Take over a plan of at least one row, and which of its rows want logits.
 
-        What rows are computed beside them, `padded` says: a segment of their own, all of whose
-        blocks are the scratch block.
+        What rows are computed beside them, `padded` says: all of their blocks are the scratch
+        block. Beside rows that decode each is a segment, as those are; else they are one segment.
         """
-        rows, wanted = plan.rows, len(logits_rows)
-        dummies = padded(rows) - rows
+        rows, wanted, decodes = plan.rows, len(logits_rows), plan.rows == plan.segments
+        dummies = padded(rows, decodes=decodes) - rows
+        each = 1 if decodes else max(dummies, 1)  # rows of a segment of dummies
+        some = dummies // each
+        blocks = -(-each // BLOCK_SIZE)
+        more = np.arange(1, some + 1)
         self._put("tokens", plan.tokens, dummies)[rows:] = 0
-        self._put("positions", plan.positions, dummies)[rows:] = np.arange(dummies)
-        some, blocks = int(dummies > 0), -(-dummies // BLOCK_SIZE)
+        self._put("positions", plan.positions, dummies)[rows:] = np.arange(dummies) % each
         self._put("past_lens", plan.past, some)[plan.segments :] = 0
-        self._put("blocks", plan.tables, blocks)[len(plan.tables) :] = self._scratch
-        self._put("row_starts", plan.row_starts, some)[-1] = rows + dummies
-        self._put("block_starts", plan.table_starts, some)[-1] = len(plan.tables) + blocks
-        repeated = padded_wanted(rows, wanted) - wanted
+        self._put("blocks", plan.tables, some * blocks)[len(plan.tables) :] = self._scratch
+        starts = self._put("row_starts", plan.row_starts, some)
+        starts[plan.segments + 1 :] = rows + each * more
+        starts = self._put("block_starts", plan.table_starts, some)
+        starts[plan.segments + 1 :] = len(plan.tables) + blocks * more
+        repeated = padded(wanted, decodes=decodes) - wanted
         last = logits_rows[-1] if wanted else 0
         self._put("logits_rows", logits_rows, repeated)[wanted:] = last
-        self._longest[...] = max((plan.past + np.diff(plan.row_starts)).max(), dummies)
+        self._longest[...] = max((plan.past + np.diff(plan.row_starts)).max(), each)
 
     def _put(self, name: str, values: npt.NDArray[np.int32], more: int) -> _Ints:
         """Values of an input; returns all of it, with room for some more behind them."""
@@ -96,19 +99,14 @@ class StepInputs:
         return room
 
 
-def padded(rows: int) -> int:
-    """How many rows are computed for so many: the plugin makes new kernels for every number.
+def padded(rows: int, *, decodes: bool) -> int:
+    """How many rows are computed for so many, one at least, or so many logits.
 
-    That takes 5 to 15 ms, so steps with prompts have one of some 50 numbers of rows. Those that
-    only decode stay as they are: another kind of segment among them would cost more.
+    Another number than in the step before costs the plugin 2 to 5 ms, and one that it has never
+    seen as much again, so there are few. Rows to spare beside such as decode cost next to nothing.
     """
-    if rows <= _EXACT_ROWS:
-        return max(rows, MIN_ROWS)
-    grain = _GRAIN if rows <= _COARSE_ROWS else 2 * _GRAIN
+    if rows <= MIN_ROWS:
+        return MIN_ROWS
+    grains = _DECODING if decodes else _MIXED
+    grain = next(grain for most, grain in grains if rows <= most)
     return -(-rows // grain) * grain
-
-
-def padded_wanted(rows: int, wanted: int) -> int:
-    """The same of the rows among them whose logits are wanted."""
-    grain = 1 if rows <= _EXACT_ROWS else _WANTED_GRAIN
-    return max(-(-wanted // grain) * grain, MIN_ROWS)

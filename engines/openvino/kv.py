@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import Shape, Tensor, Type
 
-from engines.openvino.touching import TouchAhead
+from engines.openvino.touching import TouchAhead, unreal
 from engines.openvino.version import BLOCK_SIZE
 from engines.step import BlockBytes
 
@@ -28,9 +28,8 @@ class KvBlocks:
         self._type = precision
         kind, _ = _STORED[precision]
         shape = (num_blocks + 1, kv_heads, BLOCK_SIZE, head_dim)
-        # Pages come zeroed from the system when they are first touched: memory that is used only.
-        self._keys = [np.zeros(shape, kind) for _ in range(layers)]
-        self._values = [np.zeros(shape, kind) for _ in range(layers)]
+        self._keys = [unreal(shape, kind) for _ in range(layers)]
+        self._values = [unreal(shape, kind) for _ in range(layers)]
         self._ahead = TouchAhead(self._caches)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -6,7 +6,10 @@ sixteen streams waited for 70 ms. So a thread of low priority stays some way ahe
 block that was used. What no request comes near stays unreal, and takes no memory.
 """
 
+import contextlib
 import ctypes
+import math
+import mmap
 import os
 import sys
 import threading
@@ -21,6 +24,20 @@ _MADV_POPULATE_WRITE = 23  # Linux 5.14; writes nothing, so it is safe beside wh
 _LEAST_URGENT = 19
 
 _Array = npt.NDArray[np.generic]
+
+
+def unreal(shape: tuple[int, ...], kind: type[np.generic]) -> _Array:
+    """An array of zeros in a mapping of its own, of which nothing takes memory before it is used.
+
+    An allocator may hand on memory that was used before, which it then has to clear: all at once.
+    """
+    count = math.prod(shape)
+    if sys.platform != "linux" or not count:
+        return np.zeros(shape, kind)
+    memory = mmap.mmap(-1, count * np.dtype(kind).itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, kind).reshape(shape)
 
 
 class TouchAhead:

@@ -13,8 +13,8 @@ from tests.support.plans import Driver, Run
 from tests.support.tiny_models import by_name, model_dir, prompts
 
 if INSTALLED:
-    from engines.openvino.inputs import padded, padded_wanted
-    from engines.openvino.touching import TouchAhead
+    from engines.openvino.inputs import padded
+    from engines.openvino.touching import TouchAhead, unreal
 
 pytestmark = needs_openvino
 
@@ -27,14 +27,15 @@ def driver(seed=0):
     return Driver(runner, num_blocks=240, block_size=32, seed=seed)
 
 
-def test_steps_with_prompts_have_few_numbers_of_rows():
-    """Of up to 2,048 rows there are less than 50 beyond those that are computed as they are."""
-    every = [padded(rows) for rows in range(1, 2049)]
-    assert all(rows <= most < rows + 64 for rows, most in enumerate(every, 1))
-    assert every[1:64] == list(range(2, 65))
-    assert len(set(every[64:])) < 50
-    assert {padded_wanted(100, wanted) for wanted in range(1, 65)} == set(range(8, 65, 8))
-    assert [padded_wanted(64, wanted) for wanted in (0, 1, 2, 13)] == [2, 2, 2, 13]
+@pytest.mark.parametrize(("decodes", "share", "numbers"), [(True, 4, 30), (False, 2, 48)])
+def test_there_are_few_numbers_of_rows(decodes, share, numbers):
+    """A small share of them is to spare, and never one is too few."""
+    upto = 256 if decodes else 2048
+    every = {rows: padded(rows, decodes=decodes) for rows in range(1, upto + 1)}
+    assert all(rows <= most for rows, most in every.items())
+    assert all(most < rows + max(8, rows / share) for rows, most in every.items())
+    assert len(set(every.values())) < numbers
+    assert all(padded(most, decodes=decodes) == most for most in every.values())
 
 
 @pytest.mark.parametrize("length", [65, 90, 127, 515, 577])
@@ -90,7 +91,7 @@ def _until(done, seconds=20.0) -> None:
 @pytest.fixture
 def caches():
     """Two arrays of 256 blocks, of 64 MiB each, that nobody has touched."""
-    return [np.zeros((256, 256 << 10), np.uint8) for _ in range(2)]
+    return [unreal((256, 256 << 10), np.uint8) for _ in range(2)]
 
 
 def test_memory_is_real_before_it_is_used_and_no_more_than_that(caches):
