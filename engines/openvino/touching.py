@@ -26,7 +26,7 @@ _LEAST_URGENT = 19
 _Array = npt.NDArray[np.generic]
 
 
-def unreal(shape: tuple[int, ...], kind: type[np.generic]) -> _Array:
+def unreal(shape: tuple[int, ...], kind: npt.DTypeLike) -> _Array:
     """An array of zeros in a mapping of its own, of which nothing takes memory before it is used.
 
     An allocator may hand on memory that was used before, which it then has to clear: all at once.
