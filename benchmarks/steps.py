@@ -1,6 +1,7 @@
 """How long does a decode step take? Runners beside each other, in turns, at several batch sizes.
 
     python -m benchmarks.steps [--model S] [--model M] [--threads N] [--batches 1 16 64]
+    python -m benchmarks.steps --changing        steps whose number of rows changes each time
     python -m benchmarks.steps --starts          how long a start takes, and its memory, too
 
 Models are those of benchmarks.compare.models; every sequence has 128 tokens behind it. A step is
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -116,10 +118,26 @@ def compare(shape: str, path: Path, cache: Path, threads: int, batches: list[int
             for name, take in takes.items():
                 times[name] += [take(2 + turn * TURN + n) for n in range(TURN)]
         for name, took in times.items():
-            best, median = min(took), sorted(took)[len(took) // 2]
+            best, middle = min(took), median(took)
             print(
-                f"{shape} batch {rows:3}  {name:18} {best:8.2f} ms least {median:8.2f} ms median"
+                f"{shape} batch {rows:3}  {name:18} {best:8.2f} ms least {middle:8.2f} ms median"
                 f" {rows * 1e3 / best:9.0f} tok/s",
+                flush=True,
+            )
+
+
+def changing(shape: str, path: Path, cache: Path, threads: int, batches: list[int]) -> None:
+    """Print what a step takes alone, and in turn with one that has a row less."""
+    for way in WAYS:
+        runner = open_runner(way, path, cache, threads=threads, lanes=max(batches))
+        for rows in batches:
+            pair = [timed(runner, rows), timed(runner, max(rows - 1, 1))]
+            alone = [median(take(step) for step in range(ROUNDS * TURN)) for take in pair]
+            both = [[take(step) for take in pair] for step in range(ROUNDS * TURN)]
+            in_turn = [median(each[place] for each in both) for place in range(2)]
+            print(
+                f"{shape} {' '.join(way):18} {rows:3} rows {alone[0]:7.2f} ms, a row less"
+                f" {alone[1]:7.2f}; in turn {in_turn[0]:7.2f} and {in_turn[1]:7.2f}",
                 flush=True,
             )
 
@@ -165,6 +183,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--starts", action="store_true")
+    parser.add_argument("--changing", action="store_true")
     parser.add_argument("--start", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.start:
@@ -178,7 +197,8 @@ def main() -> None:
             if arguments.starts:
                 starts(shape, path, folder, arguments.threads)
             else:
-                compare(shape, path, folder / "graphs", arguments.threads, arguments.batches)
+                show = changing if arguments.changing else compare
+                show(shape, path, folder / "graphs", arguments.threads, arguments.batches)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 PROMPT_COST, OUTPUT_COST = 1.0, 2.0  # of a token, as in the paper: one of output costs more
-CREDIT_STEPS = 8  # of an engine's full steps: a prompt of some thousand tokens
+CREDIT_STEPS = 8  # of full steps, or of those of so many rows: a prompt of some thousand tokens
+CREDIT_ROWS = 512
 _FIRST_ACCOUNTS = 8
 
 

@@ -197,7 +197,7 @@ class Tail:
             return None if whole else f"batch {batch.sequence} where {place} was the last"
         if any(change.removed for change in batch.changes):
             return "a snapshot that removes"
-        if under_way is None and place is not None and batch.sequence <= place:
+        if under_way is None and place and batch.sequence <= place:
             return f"snapshot {batch.sequence} where {place} was the last"  # its last part again
         known = under_way in (None, batch.sequence)
         return None if known else f"a part of snapshot {batch.sequence} within {under_way}"

@@ -43,6 +43,8 @@ class Limits:
                 f"tokens_per_step is {self.tokens_per_step}, must be at least max_context ="
                 f" {self.max_context} where prompts are never cut"
             )
+        if self.whole_prompts and self.step_target_s:
+            raise ValueError("step_target_s must be 0 where prompts are never cut")
 
     @property
     def blocks_per_sequence(self) -> int:

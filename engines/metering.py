@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from engines.fairness import CREDIT_STEPS, OUTPUT_COST, PROMPT_COST, Service
+from engines.fairness import CREDIT_ROWS, CREDIT_STEPS, OUTPUT_COST, PROMPT_COST, Service
 from engines.lanes import Lanes
 from engines.limits import Limits
 from engines.outcome import StepOutcome
@@ -17,7 +17,7 @@ class Meter:
     def __init__(self, limits: Limits, lanes: Lanes) -> None:
         self._lanes = lanes
         self._running = False  # somebody waits for what this step gives to others
-        self.service = Service(credit=CREDIT_STEPS * limits.tokens_per_step)
+        self.service = Service(credit=CREDIT_STEPS * min(limits.tokens_per_step, CREDIT_ROWS))
 
     def begin(self, *, contended: bool) -> None:
         """A step is planned. `contended`: somebody waits, for a lane or for the budget.

@@ -18,6 +18,7 @@ import math
 LEAST_ROWS = 16  # of prompts in a step, whatever it takes; and all there is before the first fit
 FIRST_ROWS = 512  # of prompts before the first fit, where none decodes
 _STRETCH = 1.5  # times what decoding alone takes
+_GROWTH = 2  # times the most rows that a step with prompts had: the next one has no more
 _MOST_PATIENCE = 4.0  # times the target, where as many wait for each sequence that decodes
 _UNDISTURBED = 8.0  # times the target, or what a step takes at the least, where none decodes
 _FORGET = 1 / 64  # of a kind's weight, by each of its steps
@@ -50,6 +51,7 @@ class Pace:
         self._kinds = (_Moments(), _Moments())  # decoding alone, and with prompts
         self._fit = (0.0, 0.0, 0.0)
         self._stale = False
+        self._most = 0  # rows of a step with prompts so far
         self._decoding = False
         self._expected = 0.0  # seconds of the step as planned so far
         self._allowed = math.inf
@@ -61,6 +63,7 @@ class Pace:
         if expected > 0 and self._kinds[prompts].sums[0] > _ENOUGH:
             took_s = min(took_s, _OUTLIER * expected)
         self._kinds[prompts].add(float(rows), float(keys), took_s)
+        self._most = max(self._most, rows if prompts else 0)
         self._stale = True
 
     def begin(self, rows: int, keys: int, waiting: int) -> None:
@@ -77,12 +80,13 @@ class Pace:
 
     def within(self, rows: int, start: int) -> int:
         """How many of so many rows fit, of a prompt that is computed up to `start`."""
-        known = self._kinds[True].sums[0] > 0
-        least = LEAST_ROWS if known or self._decoding else FIRST_ROWS
-        fit = max(least - self._given, 0)
-        if known:
-            fit = max(fit, _rows_in(self._allowed - self._expected, *self._fit[1:], start))
-        return min(rows, fit)
+        least = LEAST_ROWS if self._most or self._decoding else FIRST_ROWS
+        room = max(least - self._given, 0)
+        if self._most:
+            most = max(_GROWTH * self._most - self._given, 0)
+            fits = _rows_in(self._allowed - self._expected, *self._fit[1:], start)
+            room = max(room, min(fits, most))
+        return min(rows, room)
 
     def take(self, start: int, rows: int) -> None:
         """These rows of a prompt are in the step."""
@@ -121,6 +125,8 @@ def fit(sums: list[float]) -> tuple[float, float, float]:
     if row <= 0 or key <= 0:  # they vary as one, or one of them is lost in noise: rows alone tell
         key = 0.0
         row = max(0.0, sxt / sxx) if sxx > 1e-6 * xx else 0.0
+    if row <= 0:  # nothing tells them from the step: all of it is theirs, so that none is too long
+        return 0.0, t / x if x else 0.0, 0.0
     base = (t - row * x - key * y) / n
     if base < 0:
         base, row = 0.0, max(0.0, (xt - key * xy) / xx) if xx else 0.0

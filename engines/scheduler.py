@@ -44,6 +44,7 @@ from kvcache.pool import BlockPool
 from kvcache.tiers import Tiers
 
 _NO_LANES: IntpArray = np.zeros(0, np.intp)
+_SCORED_ROWS = 512  # of a prompt in a step, where each has a row of logits, over the vocabulary
 _SMALLEST_BUDGET = 3  # rows in which every prompt remainder has a legal chunk, see _chunk
 
 
@@ -133,7 +134,7 @@ class Scheduler:
         self._displace()
         behind = self._plan_decoding()
         self._meter.begin(contended=bool(self.waiting) or len(behind) > 1)
-        self._begin_pace(len(behind) + len(self.waiting))
+        self._begin_pace(behind)
         for sequence in sorted(behind, key=self._meter.turn):
             self._plan_line(before=sequence)
             self._plan_behind(sequence)
@@ -173,16 +174,21 @@ class Scheduler:
         left = self.limits.tokens_per_step - self._writer.rows
         return left if self._pace is None else self._pace.within(left, start)
 
-    def _begin_pace(self, waiting: int) -> None:
+    def _begin_pace(self, behind: list[Sequence]) -> None:
         if self._pace is not None:
+            waiting = sum(len(each.log) == each.prompt_len for each in behind)
+            waiting += min(len(self.waiting), self._lanes.free)  # others it would not help
             decoding = self._decoding
             keys = int(self._lanes.length[decoding].sum()) if len(decoding) else 0
             self._pace.begin(len(decoding), keys, waiting)
 
     def _keep_pace(self, plan: StepPlan, took_s: float | None) -> None:
-        """Have the pace learn from a step; of those that only decode every eighth is enough."""
-        prompts = plan.rows > len(self._decoding) + plan.drafts
-        if self._pace is None or took_s is None or not (prompts or self.counters.steps % 8 == 0):
+        """Have the pace learn from a step; of those that only decode every eighth is enough.
+
+        The first one is left out: much is done in it that is done once.
+        """
+        prompts, step = plan.rows > len(self._decoding) + plan.drafts, self.counters.steps
+        if self._pace is None or took_s is None or step == 1 or not (prompts or step % 8 == 0):
             return
         keys = int(plan.positions.sum(dtype=np.intp)) + plan.rows
         self._pace.observe(plan.rows, keys, took_s, prompts=prompts)
@@ -244,7 +250,7 @@ class Scheduler:
         lane, lanes = sequence.lane, self._lanes
         start, length = int(lanes.computed[lane]), int(lanes.length[lane])
         prompt_left = max(sequence.prompt_len - start, 0)
-        chunk = _chunk(prompt_left, self._budget(start))
+        chunk = _chunk(prompt_left, self._chunk_budget(sequence, start))
         if chunk:
             self._writer.run(lane, start, chunk)
             self._meter.prompt(sequence, start + chunk)
@@ -260,6 +266,11 @@ class Scheduler:
             self._writer.sample_last(group)
             if sequence.followers:
                 self._parting.append(sequence)
+
+    def _chunk_budget(self, sequence: Sequence, start: int) -> int:
+        """The same for a chunk of a prompt: few where the logits of all its rows are wanted."""
+        budget, scored = self._budget(start), sequence.request.sampling.prompt_logprobs is not None
+        return min(budget, _SCORED_ROWS) if scored and not self.limits.whole_prompts else budget
 
     def _replay(self, lane: int, start: int, count: int) -> int:
         if count:

@@ -126,11 +126,10 @@ class StepRunner(Protocol):
 
 @runtime_checkable
 class LaunchesAhead(Protocol):
-    """A StepRunner that says whether `launch` returns while the device still computes."""
+    """A StepRunner whose `launch` may return while the device still computes."""
 
-    @property
-    def launches_ahead(self) -> bool:
-        """If not, `launch` takes as long as the step."""
+    def launches_ahead(self, plan: StepPlan) -> bool:
+        """Whether it does so at once for this plan: nothing is copied or computed before."""
 
 
 @runtime_checkable

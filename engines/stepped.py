@@ -6,7 +6,7 @@
     mailboxes <-- one call per step ------- deliver
 
 The thread owns the scheduler and the runner; the loop owns the mailboxes. Between them go only an
-inbox of messages and one `call_soon_threadsafe` per step, whatever the number of streams.
+inbox of messages and one `call_soon_threadsafe` per step, once the next one is launched.
 
 Any exception in the thread ends the engine: every open stream fails once, and nothing more is
 accepted. There is no going on with a broken device or a broken book-keeping.
@@ -45,7 +45,7 @@ from engines.limits import Limits
 from engines.mailbox import Mailbox
 from engines.outcome import StepOutcome
 from engines.scheduler import Scheduler
-from engines.step import LaunchesAhead, MovesBlocks, StepRunner
+from engines.step import LaunchesAhead, MovesBlocks, StepPlan, StepRunner
 from engines.tiers.disk import DiskAnswer, WasRead, WasWritten
 from engines.tiers.keeper import Keeper, TierState
 from engines.tiers.loads import tier_loads
@@ -114,8 +114,8 @@ class SteppedEngine:
         pool = BlockPool(limits.num_blocks, limits.block_size)
         tiers = None if keeper is None else keeper.tiers
         self._scheduler = Scheduler(limits, pool, namespace=self._namespace, tiers=tiers)
-        self._ahead = isinstance(runner, LaunchesAhead) and runner.launches_ahead
-        self._told: _Told | None = None  # of the last step, until it is handed on: that thread's
+        self._ahead = runner.launches_ahead if isinstance(runner, LaunchesAhead) else _never
+        self._held: _Told | None = None  # by the last step, not yet handed on: the engine thread's
         self._telling: KvTelling | None = None  # the engine thread's; there for a listener
         self._kv_listener: KvListener | None = None
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -302,7 +302,7 @@ class SteppedEngine:
             while self._take_messages():
                 begun = time.perf_counter()
                 plan = self._scheduler.plan()
-                if not self._ahead:
+                if not self._ahead(plan):
                     self._tell()
                 ticket = self._runner.launch(plan)
                 self._tell()
@@ -311,7 +311,7 @@ class SteppedEngine:
                 if self._keeper is not None:
                     self._keeper.hand_over()
                 changes = [] if self._telling is None else self._telling.take()
-                self._told = outcome, changes
+                self._held = outcome, changes
             self._tell()
             if self._keeper is not None and isinstance(self._runner, MovesBlocks):
                 self._keeper.save_device(self._runner.read_blocks)
@@ -326,7 +326,7 @@ class SteppedEngine:
 
         The loop wakes up with it and takes the interpreter's lock, for which a device would wait.
         """
-        told, self._told = self._told, None
+        told, self._held = self._held, None
         if told is not None:
             self._post(self._deliver, told)
 
@@ -382,6 +382,10 @@ class SteppedEngine:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and its readers with it
                 self._loop.call_soon_threadsafe(callback, value)
+
+
+def _never(_plan: StepPlan) -> bool:
+    return False
 
 
 def _ended_by(request: GenerationRequest, ends: frozenset[int]) -> GenerationRequest:

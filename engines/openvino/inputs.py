@@ -5,6 +5,8 @@ room for the largest step; what a step uses of it is bound as a tensor over its 
 tensors are kept by length, so that only a change of length binds anything.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from openvino import InferRequest, Tensor
@@ -73,30 +75,50 @@ class StepInputs:
         What rows are computed beside them, `padded` says: all of their blocks are the scratch
         block. Beside rows that decode each is a segment, as those are; else they are one segment.
         """
-        rows, wanted, decodes = plan.rows, len(logits_rows), plan.rows == plan.segments
-        dummies = padded(rows, decodes=decodes) - rows
-        each = 1 if decodes else max(dummies, 1)  # rows of a segment of dummies
-        some = dummies // each
-        blocks = -(-each // BLOCK_SIZE)
-        more = np.arange(1, some + 1)
-        self._put("tokens", plan.tokens, dummies)[rows:] = 0
-        self._put("positions", plan.positions, dummies)[rows:] = np.arange(dummies) % each
-        self._put("past_lens", plan.past, some)[plan.segments :] = 0
-        self._put("blocks", plan.tables, some * blocks)[len(plan.tables) :] = self._scratch
-        starts = self._put("row_starts", plan.row_starts, some)
-        starts[plan.segments + 1 :] = rows + each * more
-        starts = self._put("block_starts", plan.table_starts, some)
-        starts[plan.segments + 1 :] = len(plan.tables) + blocks * more
+        rows, entries, wanted = plan.rows, len(plan.tables), len(logits_rows)
+        decodes = rows == plan.segments
+        spare = _spare(rows, decodes=decodes)
+        ends = np.arange(1, spare.segments + 1)
+        dummies = np.arange(spare.rows * spare.segments)
+        self._put("tokens", plan.tokens, len(dummies))[rows:] = 0
+        self._put("positions", plan.positions, len(dummies))[rows:] = dummies % spare.rows
+        self._put("past_lens", plan.past, spare.segments)[plan.segments :] = 0
+        self._put("blocks", plan.tables, spare.blocks * spare.segments)[entries:] = self._scratch
+        row_starts = self._put("row_starts", plan.row_starts, spare.segments)
+        row_starts[plan.segments + 1 :] = rows + spare.rows * ends
+        block_starts = self._put("block_starts", plan.table_starts, spare.segments)
+        block_starts[plan.segments + 1 :] = entries + spare.blocks * ends
         repeated = padded(wanted, decodes=decodes) - wanted
         last = logits_rows[-1] if wanted else 0
         self._put("logits_rows", logits_rows, repeated)[wanted:] = last
-        self._longest[...] = max((plan.past + np.diff(plan.row_starts)).max(), each)
+        self._longest[...] = max((plan.past + np.diff(plan.row_starts)).max(), spare.rows)
 
     def _put(self, name: str, values: npt.NDArray[np.int32], more: int) -> _Ints:
         """Values of an input; returns all of it, with room for some more behind them."""
         room = self._of[name].room(len(values) + more)
         room[: len(values)] = values
         return room
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """Dummy segments behind those of a plan, each of so many rows and entries of its block table.
+
+    plan        [chunk of a prompt] [row]                  [row] [row] [row]
+    spare                                 [one segment]                      [row]
+    """
+
+    segments: int
+    rows: int
+    blocks: int
+
+
+def _spare(rows: int, *, decodes: bool) -> _Spare:
+    """What makes the rows of a plan one of few numbers."""
+    dummies = padded(rows, decodes=decodes) - rows
+    if decodes:
+        return _Spare(dummies, 1, 1)
+    return _Spare(min(dummies, 1), max(dummies, 1), -(-dummies // BLOCK_SIZE))
 
 
 def padded(rows: int, *, decodes: bool) -> int:

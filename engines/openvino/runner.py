@@ -62,9 +62,9 @@ class OpenvinoRunner:
     def block_bytes(self) -> int:
         return self._kv.block_bytes
 
-    @property
-    def launches_ahead(self) -> bool:
-        return True
+    def launches_ahead(self, plan: StepPlan) -> bool:
+        moves = bool(plan.saves or plan.restores or plan.copies)
+        return not moves and len(np.unique(plan.segment_lanes)) == plan.segments  # in one part
 
     def read_blocks(self, blocks: Sequence[int]) -> list[BlockBytes]:
         return self._kv.save(blocks)
@@ -74,6 +74,7 @@ class OpenvinoRunner:
             self._sampler.start(start)
             self._prompts.start(start)
             self._pooler.start(start)
+        self._kv.expect(plan.tables)
         saved = self._kv.save(plan.saves)
         self._kv.copy_blocks(plan.copies)
         self._kv.restore(plan.restores)
@@ -81,7 +82,6 @@ class OpenvinoRunner:
         wanted = rows_of(plan, scored)
         hidden = not self._pooler.idle
         computing = self._graph.begin(plan, wanted, hidden=hidden) if plan.rows else None
-        self._kv.expect(plan.tables)
         return _Ticket(_own(plan), computing, drafts_of(plan), scored, saved)
 
     def collect(self, ticket: object) -> StepResult:

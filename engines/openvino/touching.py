@@ -18,10 +18,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-AHEAD_BYTES = 64 << 20  # of all arrays together
+AHEAD_BYTES = 64 << 20  # of all arrays together; huge pages may make it more
 _STRETCH_BYTES = 2 << 20  # of one array in one call: the size of a huge page
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; writes nothing, so it is safe beside whoever does
-_LEAST_URGENT = 19
+_LESS_URGENT = 5  # no less: it holds the lock of the process's memory map meanwhile
 
 _Array = npt.NDArray[np.generic]
 
@@ -41,7 +41,10 @@ def unreal(shape: tuple[int, ...], kind: npt.DTypeLike) -> _Array:
 
 
 class TouchAhead:
-    """Of arrays [blocks, ...] those blocks that come next. Where the system cannot, nothing."""
+    """Of arrays [blocks, ...] those blocks that come next. Where the system cannot, nothing.
+
+    A thread does it, and is there as long as there is something to do.
+    """
 
     def __init__(self, arrays: Sequence[_Array], *, ahead_bytes: int = AHEAD_BYTES) -> None:
         self._arrays = list(arrays)
@@ -49,38 +52,30 @@ class TouchAhead:
         self._margin = -(-ahead_bytes // sum(array[0].nbytes for array in arrays))
         self._goal = 0  # blocks below it are to be real; only grows
         self._done = 0  # blocks below it are
-        self._news = threading.Event()
+        self._able = True  # the system is
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def used(self, block: int) -> None:
         """The highest block that a step uses. Returns at once."""
-        goal = min(block + 1 + self._margin, self._blocks)
-        if goal > self._goal:
-            self._goal = goal
-            if self._thread is None:
-                name = "penstock-touch"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
-            self._news.set()
+        self._goal = max(self._goal, min(block + 1 + self._margin, self._blocks))
+        idle = self._thread is None or not self._thread.is_alive()
+        if idle and self._able and not self._closed and self._done < self._goal:
+            self._thread = threading.Thread(target=self._run, name="penstock-touch", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Let go of the arrays, once what is under way is done. Idempotent."""
         self._closed = True
-        self._news.set()
         if self._thread is not None:
             self._thread.join()
         self._arrays = []
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # where it is of a thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_URGENT)
-        while self._done < self._blocks and not self._closed:
-            self._news.wait()
-            self._news.clear()
-            while self._done < self._goal and not self._closed:
-                if not self._stretch():
-                    return
+        with contextlib.suppress(OSError, AttributeError):  # where priority is not of a thread
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LESS_URGENT)
+        while self._able and not self._closed and self._done < self._goal:
+            self._able = self._stretch()
 
     def _stretch(self) -> bool:
         """The next blocks of every array; False: the system does not know how."""
@@ -88,7 +83,7 @@ class TouchAhead:
         end = min(self._done + -(-_STRETCH_BYTES // least), self._blocks)
         for array in self._arrays:
             if self._closed:
-                break
+                return True
             if not _populate(array[self._done : end]):
                 return False
         self._done = end

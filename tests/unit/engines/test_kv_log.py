@@ -158,6 +158,15 @@ def test_a_tail_goes_on_from_what_follows():
     assert tail.after == 5
 
 
+def test_an_empty_snapshot_may_come_again():
+    """Nothing was ever stored: its sequence is 0, with which nobody can go on."""
+    tail = Tail(EPOCH)
+    for _ in range(2):
+        assert tail.take(Batch(EPOCH, 0, (KvChange(),), snapshot=True))[0].cleared
+        assert tail.after == 0
+        tail.restart()
+
+
 def test_half_a_snapshot_is_begun_anew():
     """The call broke: another snapshot may have another sequence."""
     tail = Tail(EPOCH)

@@ -16,8 +16,11 @@ class Halting:
     def __init__(self, *, ahead: bool) -> None:
         self._inner = ledger(limits_for())
         self._gate = threading.Semaphore(0)
-        self.launches_ahead = ahead
+        self.ahead = ahead
         self.launched = 0
+
+    def launches_ahead(self, _plan) -> bool:
+        return self.ahead
 
     def allow(self, steps: int) -> None:
         self._gate.release(steps)
@@ -27,12 +30,12 @@ class Halting:
 
     def launch(self, plan):
         self.launched += 1
-        if not self.launches_ahead:
+        if not self.ahead:
             self._pass()
         return self._inner.launch(plan)
 
     def collect(self, ticket):
-        if self.launches_ahead:
+        if self.ahead:
             self._pass()
         return self._inner.collect(ticket)
 
@@ -47,7 +50,7 @@ async def two_tokens(runner: Halting) -> None:
         runner.allow(1)
         first = await anext(stream)
         assert len(first.tokens) == 1
-        if runner.launches_ahead:
+        if runner.ahead:
             assert runner.launched == 2, "told before the next step was under way"
         runner.allow(1)
         assert [event async for event in stream][-1].finish is not None
