@@ -244,6 +244,28 @@ def _check_computing(settings: Settings) -> None:
         raise ConfigError(f"--graph-cache-dir means nothing to --engine {engine}")
     if settings.dtype == "int8" and not lowers:
         raise ConfigError(f"--dtype int8 is of --engine openvino, not of {engine}")
+    if settings.tensor_parallel > 1:
+        _check_division(settings)
+
+
+def _check_division(settings: Settings) -> None:
+    """Refuse what a model in several processes cannot do."""
+    asked = f"--tensor-parallel {settings.tensor_parallel}"
+    if settings.engine not in ("auto", "torch"):
+        raise ConfigError(f"{asked} is of --engine torch, not of {settings.engine}")
+    if settings.dtype == "int8":
+        raise ConfigError(f"{asked} is of --engine torch, and --dtype int8 of openvino")
+    if settings.kv_host_memory or settings.kv_disk_dir is not None:
+        raise ConfigError(
+            f"{asked}: each process holds a part of every KV block, which --kv-host-memory and"
+            " --kv-disk-dir cannot keep"
+        )
+    if settings.device.startswith("cuda:"):
+        last = settings.tensor_parallel - 1
+        raise ConfigError(
+            f"{asked} takes cuda:0 to cuda:{last}, not --device {settings.device}:"
+            " CUDA_VISIBLE_DEVICES says which those are"
+        )
 
 
 def _check_redis(settings: Settings) -> None:

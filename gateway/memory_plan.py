@@ -9,6 +9,9 @@ order:
     KV cache  whole blocks, and one more that padding is written to
     host      --kv-host-memory
     headroom  left alone
+
+Of a model in several processes, each with its GPU, it is what one of them takes; without GPUs, what
+all of them do.
 """
 
 from dataclasses import dataclass
@@ -71,6 +74,12 @@ class Demand:
     step_tokens: int
     kv_asked_bytes: int  # 0: what fits
     host_bytes: int = 0  # for blocks that the cache has no room for, beside it
+    ranks: int = 1  # processes that share the model
+
+    @property
+    def here(self) -> int:
+        """How many of them share the memory that is planned: a GPU has one."""
+        return 1 if self.on_gpu else self.ranks
 
     @property
     def item_bytes(self) -> int:
@@ -111,15 +120,15 @@ class MemoryPlan:
 
 def plan_memory(footprint: "Footprint", demand: Demand, room: Room) -> MemoryPlan:
     """The decision. Raises ModelRejected with what is needed, what there is, and what to change."""
-    weights = footprint.weight_bytes(demand.item_bytes, packs=demand.packs)
-    process = 0 if demand.on_gpu else PROCESS_BYTES
+    weights = _weight_bytes(footprint, demand, demand.dtype)
+    process = 0 if demand.on_gpu else demand.here * PROCESS_BYTES
     has_cache = footprint.kv_width > 0
     context = choose_context(demand.max_context, footprint.max_context) if has_cache else 0
-    steps = _step_bytes(footprint, demand, context)
+    steps = demand.here * _step_bytes(footprint, demand, context)
     host = 0 if demand.on_gpu or not footprint.generates else demand.host_bytes
     fixed = weights + process + steps + host
     usable = room.free_bytes if demand.kv_asked_bytes else room.usable_bytes
-    token_bytes = footprint.kv_bytes_per_token(demand.item_bytes)
+    token_bytes = footprint.kv_bytes_per_token(demand.item_bytes) * demand.here // demand.ranks
     block = token_bytes * demand.block_size
     if fixed + 2 * block > usable:
         raise ModelRejected(_too_large(footprint, demand, room, (weights, fixed - weights, block)))
@@ -151,6 +160,11 @@ def told(count: int) -> str:
     return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.1f} MiB"
 
 
+def _weight_bytes(footprint: "Footprint", demand: Demand, dtype: str) -> int:
+    each = footprint.weight_bytes(ITEM_BYTES[dtype], packs=demand.packs, ranks=demand.ranks)
+    return demand.here * each
+
+
 def _step_bytes(footprint: "Footprint", demand: Demand, context: int) -> int:
     """What a step takes beside the cache: activations, keys of one layer gathered, logits."""
     item = demand.item_bytes
@@ -159,7 +173,7 @@ def _step_bytes(footprint: "Footprint", demand: Demand, context: int) -> int:
         return rows
     padded = 1 << (max(context, demand.block_size) - 1).bit_length()
     keys = min(max(GATHERED_KEYS, padded), demand.max_running * padded)
-    gathered = keys * footprint.kv_width // footprint.layers * item
+    gathered = keys * footprint.kv_width // footprint.layers // demand.ranks * item
     logits = demand.max_running * footprint.vocab_size * LOGIT_BYTES if footprint.generates else 0
     return rows + gathered + logits
 
@@ -171,10 +185,12 @@ def _too_large(
     usable = room.free_bytes if demand.kv_asked_bytes else room.usable_bytes
     spared = room.free_bytes - usable
     less = f", less {told(spared)} that are left alone" if spared else ""
-    smaller = footprint.weight_bytes(ITEM_BYTES["bfloat16"], packs=demand.packs)
+    smaller = _weight_bytes(footprint, demand, "bfloat16")
     hints = [] if demand.dtype == "bfloat16" else [f"--dtype bfloat16 ({told(smaller)} of weights)"]
     if footprint.kv_width:
         hints.append("a lower --max-running or --max-context")
+    if demand.on_gpu and demand.ranks == 1:
+        hints.append("--tensor-parallel, where there are more GPUs")
     hints.append("more memory (--memory, or the container's limit)")
     return (
         f"the model does not fit: it needs {told(weights + rest + 2 * block)}, of it"

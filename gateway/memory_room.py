@@ -54,4 +54,5 @@ def demand_of(settings: Settings, dtype: str, *, on_gpu: bool, packs: bool) -> D
         step_tokens=settings.max_step_tokens,
         kv_asked_bytes=settings.kv_cache_memory,
         host_bytes=settings.kv_host_memory,
+        ranks=settings.tensor_parallel,
     )

@@ -28,8 +28,8 @@ from engines.tiers.opening import TierBudget, open_keeper
 from gateway.free_memory import free_memory
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 from gateway.loading_phases import in_words
-from gateway.memory_plan import MemoryPlan, Room, choose_context, plan_memory
-from gateway.memory_room import demand_of, gpu_room, machine_room
+from gateway.memory_plan import choose_context
+from gateway.memory_room import machine_room
 from gateway.model_directory import TextSide, read_text_side
 from gateway.opened import (
     Computes,
@@ -49,10 +49,10 @@ from gateway.openvino_choice import (
     lowered_kv,
 )
 from gateway.settings import Settings
+from gateway.torch_computing import load_torch, plan_torch, torch_runner
 
 if TYPE_CHECKING:
     from engines.torch.families import ModelFacts
-    from engines.torch.loading import LoadedModel
 
 _log = logging.getLogger(__name__)
 
@@ -134,26 +134,19 @@ def _open_torch(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - written, not read
     try:
         from engines.torch.identity import kv_fingerprint
-        from engines.torch.loading import open_model
     except ImportError as error:
         raise ModelRejected(
             f"the torch engine is not installed ({error.name} is missing): install penstock[torch]"
         ) from error
-    plan = _torch_plan(path, settings, before)
+    plan = plan_torch(path, settings, before)
     if plan.kv is None:
         return _open_encoder(path, text, settings, report, on_death)
-    loaded = open_model(
-        path,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads,
-        progress=in_words(report),
-    )
+    model = load_torch(path, settings, plan.kv, report)
     decoder = _Decoder(
-        loaded.facts,
+        model.loaded.facts,
         plan.kv,
-        lambda kv, grammars: _torch_runner(loaded, kv, settings, grammars, report),
-        lambda: kv_fingerprint(path, loaded, settings.block_size),
+        lambda kv, grammars: torch_runner(model, kv, settings, grammars, report),
+        lambda: kv_fingerprint(path, model.loaded, settings.block_size),
     )
     return _open_decoder(path, text, settings, report, decoder, on_death)
 
@@ -230,29 +223,6 @@ def _open_decoder(
     return Loaded(engine, text, lambda: sizes)
 
 
-def _torch_runner(
-    loaded: "LoadedModel",
-    kv: KvBudget,
-    settings: Settings,
-    grammars: GrammarCompiler | None,
-    report: Report,
-) -> StepRunner:
-    from engines.torch.decoders import open_decoder
-    from engines.torch.pooling_runner import PoolingRunner
-    from engines.torch.runner import TorchRunner
-    from engines.torch.vector_runner import VectorRunner
-
-    if not loaded.facts.generates:
-        return VectorRunner(loaded, num_blocks=kv.blocks, block_size=settings.block_size)
-    sizes = {"num_blocks": kv.blocks, "block_size": settings.block_size}
-    lanes, graphs = settings.max_running, settings.cuda_graphs
-    if loaded.device.type == "cuda" and graphs == "start":
-        report("capturing CUDA graphs")
-    decoder = open_decoder(loaded, **sizes, max_rows=lanes, graphs=graphs)
-    tokens = TorchRunner(loaded, **sizes, max_lanes=lanes, grammars=grammars, decoder=decoder)
-    return PoolingRunner(tokens, loaded)
-
-
 def _open_encoder(
     path: Path, text: TextSide, settings: Settings, report: Report, on_death: OnDeath
 ) -> Loaded:
@@ -284,25 +254,6 @@ def _open_encoder(
     keeper = _keeper(settings, runner, bytes)  # none, but it says so
     engine = SteppedEngine(info, limits, runner, keeper=keeper, on_death=on_death)
     return Loaded(engine, text, lambda: Sizes(kv, limits))
-
-
-def _torch_plan(path: Path, settings: Settings, machine: Room) -> MemoryPlan:
-    """What the model will take, before any of it is loaded. Raises ModelRejected."""
-    import torch
-
-    from engines.torch.footprint import read_footprint
-    from engines.torch.linear import can_pack
-    from engines.torch.loading import choose_place
-
-    footprint = read_footprint(path)
-    place = choose_place(settings.device, settings.dtype, footprint.dtype)
-    on_gpu = place.device.type == "cuda"
-    room = machine
-    if on_gpu:
-        room = gpu_room(settings.memory, torch.cuda.mem_get_info(place.device)[0])
-    dtype = str(place.dtype).removeprefix("torch.")
-    packs = can_pack(place.device, place.dtype)
-    return plan_memory(footprint, demand_of(settings, dtype, on_gpu=on_gpu, packs=packs), room)
 
 
 def _open_ledger(

@@ -27,6 +27,10 @@ def check_settings(settings: Settings, path: Path) -> None:
     why = why_not_here()
     if why is not None:
         raise ModelRejected(why)
+    if settings.tensor_parallel > 1:
+        raise ModelRejected(
+            f"--tensor-parallel {settings.tensor_parallel}: openvino computes in one process"
+        )
     if settings.device not in ("auto", "cpu"):
         raise ModelRejected(f"--device {settings.device}: the openvino engine runs on the CPU")
     if settings.block_size != BLOCK_SIZE:

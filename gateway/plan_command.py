@@ -42,12 +42,15 @@ def plan_of(settings: Settings) -> Planned:
     try:
         from engines.torch.families import choose_dtype  # noqa: PLC0415 - an optional extra
         from engines.torch.footprint import read_footprint  # noqa: PLC0415
+        from engines.torch.parallel.layout import check_divisible  # noqa: PLC0415
     except ImportError as error:
         raise ModelRejected(
             f"the torch engine is not installed ({error.name} is missing): install penstock[torch]"
         ) from error
     path = model_path(settings)
     footprint = read_footprint(path)
+    if settings.tensor_parallel > 1:
+        check_divisible(path, footprint, settings.tensor_parallel)
     gpus = free_of_gpus() if _may_use_gpu(settings.device) else ()
     on_gpu = bool(gpus)
     lowered = not on_gpu and is_lowered(settings, path)
@@ -95,6 +98,13 @@ def _room(settings: Settings, gpus: tuple[int, ...]) -> Room:
     if settings.memory:
         return given_room(settings.memory)  # maybe of another machine
     if gpus:
+        ranks = settings.tensor_parallel
+        if ranks > len(gpus):
+            raise ModelRejected(
+                f"--tensor-parallel {ranks} takes a GPU for each part: {len(gpus)} found"
+            )
+        if ranks > 1:
+            return gpu_room(0, min(gpus[:ranks]))
         number = int(settings.device.partition(":")[2] or 0)
         if number >= len(gpus):
             raise ModelRejected(f"device {settings.device!r} is not there: {len(gpus)} GPUs found")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gateway.memory_plan import told
 
 if TYPE_CHECKING:
+    from gateway.memory_plan import Demand
     from gateway.plan_command import Planned
 
 _LENGTHS = (1024, 4096, 16_384)
@@ -19,6 +20,7 @@ def as_object(planned: "Planned") -> dict[str, object]:
         "device": planned.device,
         "dtype": demand.dtype,
         "replicas": planned.replicas,
+        "tensor_parallel": demand.ranks,
         "memory": {
             "free_bytes": plan.room.free_bytes,
             "source": plan.room.source,
@@ -59,13 +61,20 @@ def as_lines(planned: "Planned") -> list[str]:
         ("KV cache", plan.kv_bytes, f"{plan.kv}" if plan.kv else "none: keeps nothing"),
         ("taken", plan.total_bytes, ""),
     ]
-    lines = [f"{planned.name} on {planned.device}, {demand.dtype}", ""]
+    lines = [f"{planned.name} on {planned.device}, {demand.dtype}{_divided(demand)}", ""]
     lines += [
         f"{name:<11} {told(size):>11}  {note}".rstrip()
         for name, size, note in rows
         if size or name not in ("process", "KV on host", "left alone")
     ]
     return [*lines, *_of_kv(planned)]
+
+
+def _divided(demand: "Demand") -> str:
+    if demand.ranks == 1:
+        return ""
+    what = "each on its GPU: what one takes" if demand.on_gpu else "and what all take"
+    return f", in {demand.ranks} parts, {what}"
 
 
 def _of_kv(planned: "Planned") -> list[str]:

@@ -85,6 +85,10 @@ class Settings:
         "When decoding steps are captured on a GPU: at start, when first needed, never",
         group="model",
     )  # fmt: skip
+    tensor_parallel: int = _setting(
+        1, number(1, 8), "Processes that each compute a part of the model, on a GPU each; torch",
+        group="model", unit="processes",
+    )  # fmt: skip
     tool_parser: str = _setting(
         "auto", choice("auto", "none", *tool_syntaxes(), metavar="NAME"),
         "How the model writes tool calls; auto: as its chat template shows", group="model",
@@ -288,7 +292,8 @@ _BOTH = frozenset(
     | {"worker_cert", "worker_key", "worker_ca"}
 )
 _ENGINE = frozenset(
-    {"engine", "engine_config", "dtype", "device", "threads", "graph_cache_dir"}
+    {"engine", "engine_config", "dtype", "device", "threads", "graph_cache_dir", "cuda_graphs"}
+    | {"tensor_parallel"}
     | {"max_running", "max_context", "block_size"}
     | {"memory", "kv_cache_memory", "kv_host_memory", "kv_disk_dir", "kv_disk_bytes"}
     | {"max_step_tokens", "step_target_s", "speculate", "step_timeout_s"}

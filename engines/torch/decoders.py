@@ -32,9 +32,17 @@ class Decoder(Protocol):
 
 
 def open_decoder(
-    loaded: LoadedModel, *, num_blocks: int, block_size: int, max_rows: int, graphs: str = "start"
+    loaded: LoadedModel,
+    *,
+    num_blocks: int,
+    block_size: int,
+    max_rows: int,
+    graphs: str | None = "start",
 ) -> Decoder:
-    """The fastest decoder for a model's device; `graphs` is one of `engines.torch.cuda.graphs`."""
+    """The fastest decoder for a model's device.
+
+    `graphs` is one of `engines.torch.cuda.graphs`; None: steps are not even padded for them.
+    """
     if loaded.device.type == "cuda":
         if importlib.util.find_spec("triton") is not None:
             from engines.torch.cuda.opening import open_cuda  # noqa: PLC0415 - needs Triton

@@ -20,6 +20,7 @@ from engines.text.model_files import read_object
 from engines.torch.checkpoint import check_weights
 from engines.torch.encoders import UNUSED, is_encoder, read_purpose
 from engines.torch.families import ROPE_BY_LENGTH, Published, read_published
+from engines.torch.parallel.layout import is_divided
 from engines.torch.recipe import Recipe
 
 # What a family has where its config.json is silent, as transformers fills it in.
@@ -36,6 +37,7 @@ TIED = frozenset({"cohere", "gemma2", "gemma3_text", "smollm3", "starcoder2"})
 _EMBEDDING = "embed_tokens.weight"
 _HEAD = "lm_head."
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.(k|v|qkv|o)_proj\.weight")
+_MLP = re.compile(r"(?:^|\.)layers\.\d+\.mlp\.(?:down|c)_proj\.weight$")
 _PER_BLOCK_BYTE = 2  # mxfp4: numbers of four bits
 _FLOAT32_BYTES = 4
 
@@ -69,14 +71,17 @@ class Footprint:
     dtype: str  # that it is published in
     widest: int  # outputs of its widest layer but the head
     max_context: int  # tokens; 0 for encoders, which have no cache to fill
+    divided: int = 0  # of the weights: those that tensor parallelism shares out
+    mlp_width: int = 0  # columns of an MLP between its products; 0 where there is no plain one
 
-    def weight_bytes(self, item_bytes: int, *, packs: bool) -> int:
-        """Bytes of the weights; where linear layers are packed, a shared embedding is held twice.
+    def weight_bytes(self, item_bytes: int, *, packs: bool, ranks: int = 1) -> int:
+        """Bytes of the weights, in each of so many processes that share them.
 
-        Packing pads a matrix whose sides are no multiples of 64; that is not counted.
+        Where linear layers are packed, a shared embedding is held twice. Packing pads a matrix
+        whose sides are no multiples of 64; that is not counted.
         """
-        numbers = self.weights + (self.shared if packs else 0)
-        return numbers * item_bytes + self.head_bytes
+        whole = self.weights - self.divided + (self.shared if packs else 0)
+        return (whole + self.divided // ranks) * item_bytes + self.head_bytes
 
     def kv_bytes_per_token(self, item_bytes: int) -> int:
         """Bytes of keys and values of one token in all layers."""
@@ -108,6 +113,8 @@ def read_footprint(path: Path) -> Footprint:
         dtype=_dtype(raw),
         widest=_widest(stored),
         max_context=_max_context(published),
+        divided=sum(each.numbers for each in stored if is_divided(each.name, len(each.shape))),
+        mlp_width=_mlp_width(stored),
     )
 
 
@@ -174,6 +181,11 @@ def _widest(stored: Iterable[Stored]) -> int:
         if len(tensor.shape) > 1 and "layer" in tensor.name and "embed" not in tensor.name
     ]
     return max(outputs, default=0)
+
+
+def _mlp_width(stored: Iterable[Stored]) -> int:
+    inputs = [each.shape[1] for each in stored if _MLP.search(each.name)]
+    return inputs[0] if inputs else 0
 
 
 def _dense_bytes(recipe: Recipe) -> int:

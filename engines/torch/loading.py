@@ -20,6 +20,7 @@ from engines.torch.vectors import VectorHead, load_head
 _SMALL = 32_000_000  # weights
 
 Progress = Callable[[str, float], None]
+Cut = Callable[[nn.Module, ModelFacts], ModelFacts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def open_model(
     device: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
+    cut: Cut | None = None,
 ) -> LoadedModel:
     """Load the model in `path`, a directory as published on the hub.
 
@@ -47,7 +49,8 @@ def open_model(
     raised to bfloat16, which has the range of float32). `device` is cpu, cuda, cuda:N or auto.
     `threads` is how many the CPU kernels of this process use; 0 is one for small models and torch's
     own choice for others. `progress` is called with a phase (check, weights, ready) and its
-    fraction of the whole.
+    fraction of the whole. `cut` leaves a part of a module whose weights are read; it gives the
+    facts of that part.
 
     Raises ModelRejected when the directory cannot be served, saying what was found.
     """
@@ -57,7 +60,9 @@ def open_model(
     check_weights(path)
     place = choose_place(device, dtype, facts.dtype)
     report("weights", 0.1)
-    module = settle(_load(path, facts, place), place, threads)
+    module = _load(path, facts, place)
+    facts = facts if cut is None else cut(module, facts)
+    module = settle(module, place, threads)
     head = load_head(facts.recipe, facts.hidden_size, place.device)
     report("ready", 1.0)
     return LoadedModel(module, facts, place.device, place.dtype, head)

@@ -35,10 +35,18 @@ class Sizes:
 
 
 class CudaDecoder:
-    """As `PagedDecoder`, for models that generate. It replaces modules of the model it is given."""
+    """As `PagedDecoder`, for models that generate. It replaces modules of the model it is given.
+
+    Without `graphs` every step runs as it is: no buckets, and nothing is warmed up.
+    """
 
     def __init__(
-        self, loaded: LoadedModel, sizes: Sizes, kernels: Kernels, *, graphs: Graphs = Graphs.START
+        self,
+        loaded: LoadedModel,
+        sizes: Sizes,
+        kernels: Kernels,
+        *,
+        graphs: Graphs | None = Graphs.START,
     ) -> None:
         facts, device = loaded.facts, loaded.device
         self._module: nn.Module | None = loaded.module
@@ -55,13 +63,16 @@ class CudaDecoder:
         self._device = device
         self._vocab = facts.vocab_size
         config: Any = loaded.module.config
-        group = int(config.num_attention_heads) // facts.kv_heads
+        heads = int(config.num_attention_heads)  # of the whole model, as its KV heads here
+        group = heads // int(getattr(config, "num_key_value_heads", None) or heads)
         self._packer = RowPacker(sizes.block_size, self._kv.scratch, group)
         self._upload = Upload(device)
         attention.install()
         config._attn_implementation = attention.NAME  # noqa: SLF001 - as its own setter does
         self.fused = fuse(loaded.module, kernels)
-        self._buckets: Buckets | None = self._made_buckets(loaded, sizes, graphs)
+        self._buckets: Buckets | None = (
+            None if graphs is None else self._made_buckets(loaded, sizes, graphs)
+        )
 
     @property
     def block_bytes(self) -> int:

@@ -111,11 +111,10 @@ class FusedAttention(nn.Module):
         self._rule = Rule(attention.scaling, window)
         self.q_norm: Any = getattr(attention, "q_norm", None)
         self.k_norm: Any = getattr(attention, "k_norm", None)
-        self._shape = (
-            int(config.num_attention_heads),
-            int(config.num_key_value_heads),
-            int(attention.head_dim),
-        )
+        dim = int(attention.head_dim)
+        # Not those of the configuration, which is the whole model's where this is a part.
+        queries = int(attention.q_proj.out_features) // dim
+        self._shape = (queries, int(attention.k_proj.out_features) // dim, dim)
 
     def forward(
         self,

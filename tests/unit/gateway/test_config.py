@@ -85,6 +85,14 @@ def test_lists_come_repeated_or_with_commas(yaml_file):
             "means nothing to --engine",
         ),
         ({"PENSTOCK_ENGINE": "torch", "PENSTOCK_DTYPE": "int8"}, "of --engine openvino"),
+        ({"PENSTOCK_TENSOR_PARALLEL": "9"}, "between 1 and 8"),
+        (
+            {"PENSTOCK_TENSOR_PARALLEL": "2", "PENSTOCK_ENGINE": "openvino"},
+            "--tensor-parallel 2 is of --engine torch, not of openvino",
+        ),
+        ({"PENSTOCK_TENSOR_PARALLEL": "2", "PENSTOCK_DTYPE": "int8"}, "int8 of openvino"),
+        ({"PENSTOCK_TENSOR_PARALLEL": "2", "PENSTOCK_KV_HOST_MEMORY": "1G"}, "cannot keep"),
+        ({"PENSTOCK_TENSOR_PARALLEL": "4", "PENSTOCK_DEVICE": "cuda:1"}, "cuda:0 to cuda:3"),
         ({"PENSTOCK_METRICS_PUBLIC": "maybe"}, "true or false"),
         ({"PENSTOCK_KV_CACHE_MEMORY": "lots"}, "4GiB"),
         ({"PENSTOCK_API_KEY": ""}, "must not be empty"),
@@ -294,6 +302,8 @@ def test_a_worker_gets_the_engine_that_was_chosen():
         "--", "/models/x",
     )  # fmt: skip
     assert engine_arguments(read()) == ()
+    divided = engine_arguments(read({"tensor_parallel": "2", "cuda_graphs": "never"}))
+    assert divided == ("--cuda-graphs=never", "--tensor-parallel=2")
     assert engine_arguments(read({"worker_ca": "/ca.pem"})) == ()  # one machine needs no TLS
     here = read({"model_dir": "models/x"})
     assert engine_arguments(here) == ("--", str(Path.cwd() / "models" / "x"))

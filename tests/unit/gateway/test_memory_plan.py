@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from engines.errors import ModelRejected
 from engines.torch.batch import GATHERED_KEYS
 from engines.torch.footprint import Footprint
-from gateway import memory_plan, plan_command
+from gateway import memory_plan, plan_command, torch_computing
 from gateway.free_memory import free_memory
 from gateway.memory_plan import PROCESS_BYTES, Demand, Room, plan_memory
 from gateway.memory_room import gpu_room, machine_room, with_share
@@ -66,6 +67,24 @@ def test_a_gpu_is_not_charged_for_the_process_or_blocks_on_the_host():
     assert (here.process_bytes, here.host_bytes) == (PROCESS_BYTES, GIB)
     assert (there.process_bytes, there.host_bytes) == (0, 0)
     assert room.headroom_bytes == 24 * GIB // 10
+
+
+def test_a_model_in_parts_takes_a_part_of_each_gpu_and_all_of_them_of_a_machine():
+    """What is divided of the weights, and of each block its KV heads; the rest is everywhere."""
+    divided = 4 * 1_700_000_000
+    model = replace(LLAMA, divided=divided)
+    demand = replace(DEMAND, on_gpu=True, packs=False)
+    one = plan_memory(model, demand, Room(40 * GIB, "test"))
+    each = plan_memory(model, replace(demand, ranks=4), Room(40 * GIB, "test"))
+    assert each.weight_bytes == 2 * (LLAMA.weights - divided + divided // 4)
+    assert each.kv.need.token_bytes == one.kv.need.token_bytes // 4
+    assert one.step_bytes - each.step_bytes == 131_072 * 2048 * 2 * 3 // 4  # of gathered keys
+    here = replace(DEMAND, ranks=4, packs=False)
+    all_of_them = plan_memory(model, here, Room(80 * GIB, "test"))
+    assert all_of_them.weight_bytes == 4 * each.weight_bytes
+    assert all_of_them.process_bytes == 4 * PROCESS_BYTES
+    assert all_of_them.step_bytes == 4 * each.step_bytes
+    assert all_of_them.kv.need.token_bytes == one.kv.need.token_bytes
 
 
 def test_weights_that_do_not_fit_are_refused_with_numbers_and_what_helps():
@@ -194,6 +213,18 @@ def test_workers_that_start_at_once_share_what_is_free():
     assert with_share(replace(several, device="cpu"), ("0",)).memory > 0
     assert with_share(replace(several, memory=GIB), ()).memory == GIB
     assert with_share(Settings(), ()) == Settings()
+
+
+def test_parts_have_a_gpu_each_and_the_fullest_bounds_them(monkeypatch):
+    """Blocks are as many in every part; with too few GPUs it is refused, with both numbers."""
+    two = Settings(tensor_parallel=2)
+    assert plan_command._room(two, (8 * GIB, 4 * GIB, GIB)).free_bytes == 4 * GIB
+    with pytest.raises(ModelRejected, match=r"--tensor-parallel 2 takes a GPU .* 1 found"):
+        plan_command._room(two, (8 * GIB,))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(ModelRejected, match=r"--tensor-parallel 4 takes a GPU .* 3 found"):
+        torch_computing._gpus(torch.device("cuda"), 4)
+    assert [gpu.index for gpu in torch_computing._gpus(torch.device("cuda"), 3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

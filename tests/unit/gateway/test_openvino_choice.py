@@ -89,6 +89,8 @@ def test_what_openvino_cannot_do_is_refused_by_name(monkeypatch):
     check_settings(Settings(engine="openvino"), penstock_tiny())
     with pytest.raises(ModelRejected, match="--device cuda"):
         check_settings(Settings(engine="openvino", device="cuda"), penstock_tiny())
+    with pytest.raises(ModelRejected, match="--tensor-parallel 2: openvino computes in one"):
+        check_settings(Settings(tensor_parallel=2), penstock_tiny())
     with pytest.raises(ModelRejected, match="--block-size 16"):
         check_settings(Settings(engine="openvino", block_size=16), penstock_tiny())
 
