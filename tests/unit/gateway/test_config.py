@@ -203,8 +203,8 @@ def test_loopback_is_this_machine(host):
 def test_a_step_must_leave_room_for_a_prompt():
     """Told before anything is loaded, with both flags."""
     with pytest.raises(ConfigError, match=r"--max-step-tokens is 512.*--max-running"):
-        read({"max_running": "509"})
-    most = read({"max_running": "508"})
+        read({"max_running": "509", "max_step_tokens": "512"})
+    most = read({"max_running": "508", "max_step_tokens": "512"})
     Limits(2048, most.max_running, most.max_step_tokens, 16, 128, 1000)
 
 
