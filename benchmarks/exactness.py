@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--engine", choices=["torch", "openvino"], default="torch")
     arguments = parser.parse_args()
-    more = ("int8",) if arguments.engine == "openvino" else ()
+    more = ("int8", "int4") if arguments.engine == "openvino" else ()
     print(f"torch {torch.__version__}, {arguments.threads} threads")
     print("| model | dtype | logits std | condition | bit-equal rows | max abs difference |")
     print("|---|---|---|---|---|---|")

@@ -37,6 +37,7 @@ WAYS = (
     ("torch", "bfloat16"),
     ("openvino", "bfloat16"),
     ("openvino", "int8"),
+    ("openvino", "int4"),
 )
 
 

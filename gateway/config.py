@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.openvino.version import QUANTISED
 from gateway.redis.address import parse_address
 from gateway.setting_kinds import ANY_ORIGIN
 from gateway.settings import Settings, setting_fields
@@ -242,8 +243,8 @@ def _check_computing(settings: Settings) -> None:
     lowers = engine in ("auto", "openvino")
     if settings.graph_cache_dir is not None and not lowers:
         raise ConfigError(f"--graph-cache-dir means nothing to --engine {engine}")
-    if settings.dtype == "int8" and not lowers:
-        raise ConfigError(f"--dtype int8 is of --engine openvino, not of {engine}")
+    if settings.dtype in QUANTISED and not lowers:
+        raise ConfigError(f"--dtype {settings.dtype} is of --engine openvino, not of {engine}")
     if settings.tensor_parallel > 1:
         _check_division(settings)
 
@@ -253,8 +254,8 @@ def _check_division(settings: Settings) -> None:
     asked = f"--tensor-parallel {settings.tensor_parallel}"
     if settings.engine not in ("auto", "torch"):
         raise ConfigError(f"{asked} is of --engine torch, not of {settings.engine}")
-    if settings.dtype == "int8":
-        raise ConfigError(f"{asked} is of --engine torch, and --dtype int8 of openvino")
+    if settings.dtype in QUANTISED:
+        raise ConfigError(f"{asked} is of --engine torch, and --dtype {settings.dtype} of openvino")
     if settings.kv_host_memory or settings.kv_disk_dir is not None:
         raise ConfigError(
             f"{asked}: each process holds a part of every KV block, which --kv-host-memory and"

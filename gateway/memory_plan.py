@@ -19,6 +19,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from engines.errors import ModelRejected
+from engines.openvino.held import held_bytes
+from engines.openvino.version import QUANTISED
 from engines.torch.families import ITEM_BYTES
 from gateway.kv_budget import KvBudget, KvNeed, plan_kv
 
@@ -65,7 +67,7 @@ class Room:
 class Demand:
     """How it is to be served."""
 
-    dtype: str
+    dtype: str  # of what is computed, keys and values; and of the weights where not `quantised`
     on_gpu: bool
     packs: bool  # whether linear layers are packed: a copy of what is shared
     max_running: int
@@ -75,6 +77,12 @@ class Demand:
     kv_asked_bytes: int  # 0: what fits
     host_bytes: int = 0  # for blocks that the cache has no room for, beside it
     ranks: int = 1  # processes that share the model
+    quantised: str | None = None  # what openvino holds the weights in: int8 or int4
+
+    @property
+    def held_in(self) -> str:
+        """The data type of the weights, as --dtype names it."""
+        return self.quantised or self.dtype
 
     @property
     def here(self) -> int:
@@ -120,7 +128,7 @@ class MemoryPlan:
 
 def plan_memory(footprint: "Footprint", demand: Demand, room: Room) -> MemoryPlan:
     """The decision. Raises ModelRejected with what is needed, what there is, and what to change."""
-    weights = _weight_bytes(footprint, demand, demand.dtype)
+    weights = _weight_bytes(footprint, demand, demand.held_in)
     process = 0 if demand.on_gpu else demand.here * PROCESS_BYTES
     has_cache = footprint.kv_width > 0
     context = choose_context(demand.max_context, footprint.max_context) if has_cache else 0
@@ -161,6 +169,8 @@ def told(count: int) -> str:
 
 
 def _weight_bytes(footprint: "Footprint", demand: Demand, dtype: str) -> int:
+    if dtype in QUANTISED:
+        return held_bytes(footprint, dtype)
     each = footprint.weight_bytes(ITEM_BYTES[dtype], packs=demand.packs, ranks=demand.ranks)
     return demand.here * each
 
@@ -185,8 +195,10 @@ def _too_large(
     usable = room.free_bytes if demand.kv_asked_bytes else room.usable_bytes
     spared = room.free_bytes - usable
     less = f", less {told(spared)} that are left alone" if spared else ""
-    smaller = _weight_bytes(footprint, demand, "bfloat16")
-    hints = [] if demand.dtype == "bfloat16" else [f"--dtype bfloat16 ({told(smaller)} of weights)"]
+    hints = []
+    if demand.held_in == "float32":
+        smaller = _weight_bytes(footprint, demand, "bfloat16")
+        hints.append(f"--dtype bfloat16 ({told(smaller)} of weights)")
     if footprint.kv_width:
         hints.append("a lower --max-running or --max-context")
     if demand.on_gpu and demand.ranks == 1:
@@ -194,6 +206,6 @@ def _too_large(
     hints.append("more memory (--memory, or the container's limit)")
     return (
         f"the model does not fit: it needs {told(weights + rest + 2 * block)}, of it"
-        f" {told(weights)} for weights in {demand.dtype} and {told(rest)} for the process and its"
+        f" {told(weights)} for weights in {demand.held_in} and {told(rest)} for the process and its"
         f" steps, but has {told(usable)} ({room.source}{less}); what helps: {', '.join(hints)}"
     )

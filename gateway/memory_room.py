@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engines.openvino.version import QUANTISED
 from gateway.free_memory import free_memory
 from gateway.memory_plan import Demand, Room
 from gateway.settings import Settings
@@ -55,4 +56,5 @@ def demand_of(settings: Settings, dtype: str, *, on_gpu: bool, packs: bool) -> D
         kv_asked_bytes=settings.kv_cache_memory,
         host_bytes=settings.kv_host_memory,
         ranks=settings.tensor_parallel,
+        quantised=settings.dtype if settings.dtype in QUANTISED else None,
     )

@@ -19,6 +19,7 @@ from engines.errors import ModelRejected
 from engines.grammar.compiler import GrammarCompiler
 from engines.grammar.vocabulary import read_vocabulary
 from engines.limits import Limits
+from engines.openvino.version import QUANTISED
 from engines.step import MovesBlocks, StepRunner
 from engines.stepped import Message, SteppedEngine
 from engines.text.model_files import read_text
@@ -118,8 +119,8 @@ def _open_auto(
             raise
         except ModelRejected as error:
             why = str(error)
-    if settings.dtype == "int8":
-        raise ModelRejected(f"--dtype int8 is openvino's alone, which cannot serve this: {why}")
+    if settings.dtype in QUANTISED:
+        raise ModelRejected(f"--dtype {settings.dtype} is openvino's alone, which cannot: {why}")
     _log.info("torch computes: %s", why)
     return _open_torch(path, text, settings, report, on_death)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engines.errors import ModelRejected
 from engines.openvino.offered import check_family
-from engines.openvino.version import BLOCK_SIZE, why_not_here
+from engines.openvino.version import BLOCK_SIZE, QUANTISED, why_not_here
 from gateway.kv_budget import KvBudget
 from gateway.memory_plan import Room, plan_memory
 from gateway.memory_room import demand_of
@@ -51,7 +51,7 @@ def is_lowered(settings: Settings, path: Path) -> bool:
     try:
         check_settings(settings, path)
     except ModelRejected:
-        if settings.engine == "openvino" or settings.dtype == "int8":
+        if settings.engine == "openvino" or settings.dtype in QUANTISED:
             raise
         return False
     return True

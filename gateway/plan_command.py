@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from engines.errors import ModelRejected
+from engines.openvino.version import QUANTISED
 from gateway.memory_plan import MemoryPlan, Room, plan_memory
 from gateway.memory_room import demand_of, given_room, gpu_room, machine_room, with_share
 from gateway.opened import model_names, model_path
@@ -54,7 +55,9 @@ def plan_of(settings: Settings) -> Planned:
     gpus = free_of_gpus() if _may_use_gpu(settings.device) else ()
     on_gpu = bool(gpus)
     lowered = not on_gpu and is_lowered(settings, path)
-    asked = "bfloat16" if lowered and settings.dtype == "int8" else settings.dtype  # at most
+    asked = settings.dtype
+    if lowered and asked in QUANTISED:
+        asked = "bfloat16" if computes_bfloat16(cpuinfo()) else "float32"
     dtype = choose_dtype(asked, footprint.dtype, on_gpu=on_gpu)
     packed = not on_gpu and not lowered and packs(dtype, cpuinfo())
     demand = demand_of(settings, dtype, on_gpu=on_gpu, packs=packed)
@@ -66,9 +69,14 @@ def plan_of(settings: Settings) -> Planned:
 
 def packs(dtype: str, described: str) -> bool:
     """Whether a CPU of this description packs linear layers; engines/torch/linear.py asks torch."""
+    return dtype == "float32" or computes_bfloat16(described)
+
+
+def computes_bfloat16(described: str) -> bool:
+    """Whether a CPU of this description does, for torch and OpenVINO alike: both use oneDNN."""
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)
     known = frozenset(flags[1].split()) if flags else frozenset[str]()
-    return dtype == "float32" or any(needed <= known for needed in _BFLOAT16)
+    return any(needed <= known for needed in _BFLOAT16)
 
 
 def free_of_gpus() -> tuple[int, ...]:

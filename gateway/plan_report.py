@@ -18,7 +18,7 @@ def as_object(planned: "Planned") -> dict[str, object]:
     return {
         "model": planned.name,
         "device": planned.device,
-        "dtype": demand.dtype,
+        "dtype": demand.held_in,
         "replicas": planned.replicas,
         "tensor_parallel": demand.ranks,
         "memory": {
@@ -54,14 +54,14 @@ def as_lines(planned: "Planned") -> list[str]:
     rows = [
         ("there are", plan.room.free_bytes, f"{plan.room.source}{each}"),
         ("left alone", plan.room.headroom_bytes, "for others"),
-        ("weights", plan.weight_bytes, f"as they will be held, in {demand.dtype}"),
+        ("weights", plan.weight_bytes, f"as they will be held, in {demand.held_in}"),
         ("process", plan.process_bytes, "torch and libraries, and a gateway beside: measured"),
         ("steps", plan.step_bytes, f"{demand.step_tokens} rows, {demand.max_running} of logits"),
         ("KV on host", plan.host_bytes, "--kv-host-memory"),
         ("KV cache", plan.kv_bytes, f"{plan.kv}" if plan.kv else "none: keeps nothing"),
         ("taken", plan.total_bytes, ""),
     ]
-    lines = [f"{planned.name} on {planned.device}, {demand.dtype}{_divided(demand)}", ""]
+    lines = [f"{planned.name} on {planned.device}, {demand.held_in}{_divided(demand)}", ""]
     lines += [
         f"{name:<11} {told(size):>11}  {note}".rstrip()
         for name, size, note in rows
@@ -82,7 +82,7 @@ def _of_kv(planned: "Planned") -> list[str]:
     if kv is None:
         return []
     most = plan.demand.max_running
-    served = f"--device {planned.device} --dtype {plan.demand.dtype} --max-context {kv.context}"
+    served = f"--device {planned.device} --dtype {plan.demand.held_in} --max-context {kv.context}"
     return [
         "",
         f"one token   {kv.need.token_bytes} bytes of keys and values",

@@ -66,8 +66,8 @@ class Settings:
         group="model",
     )
     dtype: str = _setting(
-        "auto", choice("auto", "float32", "bfloat16", "int8"),
-        "Weights and KV precision; int8: weights of openvino alone", group="model",
+        "auto", choice("auto", "float32", "bfloat16", "int8", "int4"),
+        "Weights and KV precision; int8, int4: weights of openvino alone", group="model",
     )  # fmt: skip
     device: str = _setting(
         "auto", device_name(), "Where it runs: auto, cpu, cuda or cuda:N", group="model"

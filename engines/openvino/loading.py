@@ -21,7 +21,7 @@ from engines.torch.checkpoint import check_weights
 from engines.torch.families import ModelFacts
 
 _DEVICE = "CPU"
-_INT8_GROUP = 32  # inputs of a row that share a scale when rows are quantised to meet int8 weights
+_ROW_GROUP = 32  # inputs that share a scale where rows are quantised to meet quantised weights
 _LOWERING_BYTES = 8  # per weight; 6 to 7 were seen: in float32, and as they are stored
 _LIBRARIES_BYTES = 512 << 20  # of torch and transformers
 
@@ -34,7 +34,7 @@ class Precision:
 
     inference: str  # what the plugin multiplies in, and what keys and values are kept in
     item_bytes: int  # of keys and values
-    int8: bool = False  # weights by row
+    quantised: bool = False  # weights in few bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ _PRECISIONS = MappingProxyType(
     {
         "float32": Precision("f32", 4),
         "bfloat16": Precision("bf16", 2),
-        "int8": Precision("bf16", 2, int8=True),
+        "int8": Precision("bf16", 2, quantised=True),
+        "int4": Precision("bf16", 2, quantised=True),
     }
 )
 
@@ -62,7 +63,7 @@ class LoadedModel:
 
     compiled: CompiledModel
     facts: ModelFacts
-    dtype: str  # float32, bfloat16 or int8
+    dtype: str  # float32, bfloat16, int8 or int4
     precision: Precision
     digest: str  # of the graph, and so of all it was made from
     weights: Path  # what they are mapped from
@@ -85,10 +86,10 @@ def open_model(
 ) -> LoadedModel:
     """Load the model in `path`, a directory as published on the hub.
 
-    `dtype` is float32 (auto), bfloat16 or int8: weights of a byte, computed in bfloat16 where the
-    CPU has it. `cache` is where lowered graphs are kept; without one the model is lowered at every
-    start. `threads` compute; 0 is the plugin's choice. `progress` is called with a phase (check,
-    lower, compile, ready) and its fraction of the whole.
+    `dtype` is float32 (auto), bfloat16, int8 or int4: weights of so many bits, computed in bfloat16
+    where the CPU has it. `cache` is where lowered graphs are kept; without one the model is lowered
+    at every start. `threads` compute; 0 is the plugin's choice. `progress` is called with a phase
+    (check, lower, compile, ready) and its fraction of the whole.
 
     Raises ModelRejected when the directory cannot be served, saying what was found.
     """
@@ -145,7 +146,7 @@ def _precision(dtype: str, core: Core) -> tuple[str, Precision]:
     able = "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     if precision.inference == "bf16" and not able:
         if dtype == "bfloat16":
-            raise ModelRejected("this CPU does not compute in bfloat16: use float32 or int8")
+            raise ModelRejected("this CPU does not compute in bfloat16: use float32, int8 or int4")
         precision = replace(precision, inference="f32", item_bytes=4)
     return dtype, precision
 
@@ -158,8 +159,8 @@ def _check_threads(dtype: str, threads: int) -> None:
     count = min(threads or sys.maxsize, len(os.sched_getaffinity(0)))
     if dtype == "bfloat16" and count < 2 and _has_amx():
         raise ModelRejected(
-            "OpenVINO cannot compute in bfloat16 with one thread on a CPU with AMX: use float32 or"
-            " int8, or two threads (--threads)"
+            "OpenVINO cannot compute in bfloat16 with one thread on a CPU with AMX: use float32,"
+            " int8 or int4, or two threads (--threads)"
         )
 
 
@@ -197,7 +198,7 @@ def _check_room(files: tuple[Path, ...], published: str, free_bytes: int) -> Non
 def _lowered(path: Path, facts: ModelFacts, dtype: str) -> Model:
     # Imported where they are needed: a graph that is kept starts without torch and transformers.
     from engines.openvino.lowering import lower  # noqa: PLC0415
-    from engines.openvino.weights import to_bfloat16, to_int8  # noqa: PLC0415
+    from engines.openvino.weights import to_bfloat16, to_int4, to_int8  # noqa: PLC0415
 
     try:
         graph = lower(path, facts)
@@ -209,6 +210,8 @@ def _lowered(path: Path, facts: ModelFacts, dtype: str) -> Model:
         to_bfloat16(graph)
     elif dtype == "int8":
         to_int8(graph)
+    elif dtype == "int4":
+        to_int4(graph)
     return graph
 
 
@@ -226,7 +229,7 @@ def _compile(
             "INFERENCE_PRECISION_HINT": precision.inference,
             "KV_CACHE_PRECISION": precision.inference,
             "INFERENCE_NUM_THREADS": threads,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP if precision.int8 else 0,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _ROW_GROUP if precision.quantised else 0,
         },
     )
 

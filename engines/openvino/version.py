@@ -7,6 +7,9 @@ VERSION = "2026.4"  # its paged attention is private, and changes between minor 
 # Tokens in a block: what the CPU plugin lays its caches out by, whatever is asked for.
 BLOCK_SIZE = 32
 
+# Data types of weights that no other engine has; keys and values are bfloat16 beside them.
+QUANTISED = ("int8", "int4")
+
 
 def why_not_here() -> str | None:
     """Why this process cannot use OpenVINO, in words for an operator; None where it can."""

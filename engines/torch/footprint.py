@@ -36,6 +36,7 @@ TIED = frozenset({"cohere", "gemma2", "gemma3_text", "smollm3", "starcoder2"})
 
 _EMBEDDING = "embed_tokens.weight"
 _HEAD = "lm_head."
+_EXPERTS = ".experts."
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.(k|v|qkv|o)_proj\.weight")
 _MLP = re.compile(r"(?:^|\.)layers\.\d+\.mlp\.(?:down|c)_proj\.weight$")
 _PER_BLOCK_BYTE = 2  # mxfp4: numbers of four bits
@@ -56,6 +57,18 @@ class Stored:
             return _PER_BLOCK_BYTE * prod(self.shape)
         return 0 if self.name.endswith("_scales") else prod(self.shape)
 
+    @property
+    def is_embedding(self) -> bool:
+        return self.name.endswith(_EMBEDDING) and len(self.shape) == 2
+
+    @property
+    def is_head(self) -> bool:
+        return self.name.startswith(_HEAD)
+
+    @property
+    def is_of_experts(self) -> bool:
+        return _EXPERTS in self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -73,6 +86,7 @@ class Footprint:
     max_context: int  # tokens; 0 for encoders, which have no cache to fill
     divided: int = 0  # of the weights: those that tensor parallelism shares out
     mlp_width: int = 0  # columns of an MLP between its products; 0 where there is no plain one
+    stored: tuple[Stored, ...] = ()  # the tensors that the weights are; none of encoders
 
     def weight_bytes(self, item_bytes: int, *, packs: bool, ranks: int = 1) -> int:
         """Bytes of the weights, in each of so many processes that share them.
@@ -95,7 +109,7 @@ def read_footprint(path: Path) -> Footprint:
     published = read_published(path)
     stored = tuple(_stored(path))
     if not published.generates:
-        stored = tuple(tensor for tensor in stored if not tensor.name.startswith(_HEAD))
+        stored = tuple(tensor for tensor in stored if not tensor.is_head)
     raw, family = published.raw, published.family
     tied = published.generates and bool(raw.get("tie_word_embeddings", family in TIED))
     if tied:  # some checkpoints hold it all the same
@@ -115,6 +129,7 @@ def read_footprint(path: Path) -> Footprint:
         max_context=_max_context(published),
         divided=sum(each.numbers for each in stored if is_divided(each.name, len(each.shape))),
         mlp_width=_mlp_width(stored),
+        stored=stored,
     )
 
 
@@ -146,7 +161,7 @@ def _stored(path: Path) -> Iterator[Stored]:
 
 def _embedding(path: Path, stored: Iterable[Stored]) -> Stored:
     for tensor in stored:
-        if tensor.name.endswith(_EMBEDDING) and len(tensor.shape) == 2:
+        if tensor.is_embedding:
             return tensor
     raise ModelRejected(f"the weights in {path} have no {_EMBEDDING}")
 

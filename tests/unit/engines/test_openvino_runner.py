@@ -354,8 +354,9 @@ def test_a_data_type_or_a_changed_weight_is_another_graph(tmp_path):
     content = bytearray(copies[0].read_bytes())
     content[-1] ^= 1
     copies[0].write_bytes(content)
-    changed = {graph_cache.graph_digest(tmp_path, copies, dtype) for dtype in ("float32", "int8")}
-    assert len(changed | {same}) == 3
+    dtypes = ("float32", "bfloat16", "int8", "int4")
+    changed = {graph_cache.graph_digest(tmp_path, copies, dtype) for dtype in dtypes}
+    assert len(changed | {same}) == 5
 
 
 def test_a_folder_that_cannot_be_had_is_said(tmp_path):
@@ -380,19 +381,20 @@ def test_another_version_of_openvino_is_refused(monkeypatch):
 
 
 def test_bfloat16_with_one_thread_is_refused_where_it_would_end_the_process(monkeypatch):
-    """The plugin dies of a division there; float32 and int8 do not."""
+    """The plugin dies of a division there; not of other data types."""
     monkeypatch.setattr(loading, "_has_amx", lambda: True)
     with pytest.raises(ModelRejected, match="one thread"):
         loading._check_threads("bfloat16", 1)
-    loading._check_threads("int8", 1)
+    for dtype in ("float32", "int8", "int4"):
+        loading._check_threads(dtype, 1)
     monkeypatch.setattr(loading, "_has_amx", lambda: False)
     loading._check_threads("bfloat16", 1)
 
 
 def test_kv_contents_of_other_data_types_have_other_prints():
     """Blocks of one are never restored into another."""
-    prints = {kv_fingerprint(opened("llama", dtype)) for dtype in ("float32", "int8")}
-    assert len(prints) == 2
+    prints = {kv_fingerprint(opened("llama", dtype)) for dtype in ("float32", "int8", "int4")}
+    assert len(prints) == 3
     assert {len(each) for each in prints} == {16}
 
 

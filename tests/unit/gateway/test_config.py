@@ -93,6 +93,8 @@ def test_lists_come_repeated_or_with_commas(yaml_file):
         ({"PENSTOCK_TENSOR_PARALLEL": "2", "PENSTOCK_DTYPE": "int8"}, "int8 of openvino"),
         ({"PENSTOCK_TENSOR_PARALLEL": "2", "PENSTOCK_KV_HOST_MEMORY": "1G"}, "cannot keep"),
         ({"PENSTOCK_TENSOR_PARALLEL": "4", "PENSTOCK_DEVICE": "cuda:1"}, "cuda:0 to cuda:3"),
+        ({"PENSTOCK_ENGINE": "torch", "PENSTOCK_DTYPE": "int4"}, "int4 is of --engine openvino"),
+        ({"PENSTOCK_ENGINE": "vllm", "PENSTOCK_DTYPE": "int4"}, "not of vllm"),
         ({"PENSTOCK_METRICS_PUBLIC": "maybe"}, "true or false"),
         ({"PENSTOCK_KV_CACHE_MEMORY": "lots"}, "4GiB"),
         ({"PENSTOCK_API_KEY": ""}, "must not be empty"),

@@ -7,7 +7,7 @@ import torch
 
 from engines.errors import ModelRejected
 from engines.torch.batch import GATHERED_KEYS
-from engines.torch.footprint import Footprint
+from engines.torch.footprint import Footprint, Stored
 from gateway import memory_plan, plan_command, torch_computing
 from gateway.free_memory import free_memory
 from gateway.memory_plan import PROCESS_BYTES, Demand, Room, plan_memory
@@ -57,6 +57,45 @@ def test_float32_doubles_weights_and_keys():
     assert plan.kv.need.token_bytes == 262_144
     tied = replace(LLAMA, shared=1000, head_bytes=7)
     assert tied.weight_bytes(4, packs=True) - tied.weight_bytes(4, packs=False) == 4000
+
+
+LAYER = (
+    Stored("model.embed_tokens.weight", (1000, 128)),
+    Stored("model.layers.0.mlp.up_proj.weight", (512, 128)),
+    Stored("model.layers.0.mlp.gate.weight", (64, 128)),  # a router: few outputs
+    Stored("model.layers.0.mlp.experts.0.up_proj.weight", (512, 128)),
+    Stored("model.layers.0.norm.weight", (5000,)),
+    Stored("model.layers.0.odd.weight", (512, 100)),
+    Stored("lm_head.weight", (1000, 128)),
+)
+REST = 2 * 1000 * 128 + 2 * 512 * 128 + 4 * 5000  # looked up, and small
+HEAD = 1000 * (128 + 4)
+
+
+def test_quantised_weights_are_counted_by_their_bits_and_scales():
+    """Keys and values are not: they are in what is computed."""
+    model = replace(LLAMA, stored=LAYER, vocab_size=1000)
+    room = Room(40 * GIB, "test")
+    eight, four = (
+        plan_memory(model, replace(DEMAND, packs=False, quantised=dtype), room)
+        for dtype in ("int8", "int4")
+    )
+    rows = 64 * (128 + 4) + 512 * (100 + 4) + HEAD
+    assert eight.weight_bytes == REST + rows + 512 * (128 + 4)
+    assert four.weight_bytes == REST + rows + 512 * (64 + 2 * 4)
+    assert {plan.kv.need.token_bytes for plan in (eight, four)} == {131_072}
+    tied = replace(model, stored=LAYER[:-1], shared=1000 * 128)
+    assert plan_memory(tied, four.demand, room).weight_bytes == four.weight_bytes
+
+
+def test_a_refusal_names_what_weights_are_held_in():
+    """And offers no data type that takes more."""
+    model = replace(LLAMA, stored=(Stored("model.layers.0.up_proj.weight", (1 << 17, 1 << 17)),))
+    for dtype, size in (("int8", "16.00 GiB"), ("int4", "9.00 GiB")):
+        with pytest.raises(ModelRejected) as refusal:
+            plan_memory(model, replace(DEMAND, quantised=dtype), Room(4 * GIB, "the limit"))
+        assert f"{size} for weights in {dtype}" in str(refusal.value)
+        assert "--dtype" not in str(refusal.value)
 
 
 def test_a_gpu_is_not_charged_for_the_process_or_blocks_on_the_host():

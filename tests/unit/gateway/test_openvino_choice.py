@@ -52,11 +52,13 @@ async def test_another_version_of_openvino_is_told_and_left_alone(caplog, monkey
     assert line.startswith("torch computes: OpenVINO 2027.1.0 is installed; this engine is for")
 
 
+@pytest.mark.parametrize("dtype", version.QUANTISED)
 @pytest.mark.anyio
-async def test_int8_is_never_silently_something_else(caplog):
+async def test_quantised_weights_are_never_silently_something_else(caplog, dtype):
     """What only openvino has is not computed by torch."""
-    with pytest.raises(ModelRejected, match=r"int8 is openvino's alone, which cannot.*block-size"):
-        await opened(caplog, device="cpu", block_size=16, dtype="int8")
+    told = rf"{dtype} is openvino's alone, which cannot.*block-size"
+    with pytest.raises(ModelRejected, match=told):
+        await opened(caplog, device="cpu", block_size=16, dtype=dtype)
 
 
 def test_a_gpu_is_torchs(tmp_path, monkeypatch):
