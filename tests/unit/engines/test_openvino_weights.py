@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from engines.bundled import penstock_tiny
-from engines.openvino.levels import by_group, by_row
+from engines.openvino.levels import by_group, by_row, packed
 from tests.support.openvino import INSTALLED, needs_openvino, open_openvino, openvino_runner
 from tests.support.plans import Driver, Run
-from tests.support.texts import bundled_windows
+from tests.support.texts import prose, windows
 
 if INSTALLED:
-    from openvino import Core, Model, PartialShape, Type, opset13
+    from openvino import Core, Model, PartialShape, Shape, Type, opset13
+    from openvino.op import Constant
 
     from engines.openvino.weights import head_of, to_int4, to_int8
 
@@ -95,13 +96,11 @@ def test_only_large_linear_layers_are_of_four_bits():
     ]
 
 
-def test_levels_of_four_bits_are_what_openvino_reads():
-    """By its own unpacking."""
-    given = weights()
-    model = graph(given)
-    to_int4(model)
-    (four,) = [node for node in model.get_ops() if node.get_element_type() == Type.i4]
-    assert np.array_equal(four.get_data(dtype=np.int8), by_group(given["up"]).levels)
+def test_levels_of_four_bits_are_packed_as_openvino_packs_them():
+    """Bytes of its own constants of the same numbers."""
+    levels = by_group(weights()["up"]).levels
+    theirs = Constant(Type.i4, Shape(levels.shape), levels.ravel().tolist())
+    assert np.array_equal(theirs.data.view(np.uint8).ravel(), packed(levels))
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("int8", "i8"), ("int4", "i4")])
@@ -128,7 +127,7 @@ def logits_of(dtype, window):
 @pytest.mark.parametrize(("dtype", "share"), [("int8", 0.05), ("int4", 0.25)])
 def test_logits_stay_near_the_truth(dtype, share):
     """Of the bundled model after text it knows: a share of the logits' spread."""
-    window = bundled_windows(count=1, length=64)[0]
+    window = windows(prose(), count=1, length=64)[0]
     truth, found = (logits_of(each, window) for each in ("float32", dtype))
     assert not np.array_equal(found, truth)
     assert np.abs(found - truth).mean() < share * truth.std()
