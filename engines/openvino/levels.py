@@ -53,7 +53,8 @@ def by_group(weight: Weight) -> Levels:
 def packed(levels: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Levels of four bits, an even number of them, two to a byte."""
     pairs = levels.reshape(-1, 2).view(np.uint8)
-    return (pairs[:, 0] & 15) | (pairs[:, 1] << 4)
+    low, high = pairs[:, 0] & np.uint8(15), pairs[:, 1] << np.uint8(4)
+    return low | high
 
 
 def _levels(weight: Weight, scales: Weight, least: int, most: int) -> Levels:

@@ -36,6 +36,14 @@ async def test_openvino_computes_the_bundled_model_unless_told_otherwise(caplog)
     assert await opened(caplog, device="cpu") == ["openvino computes, in float32"]
 
 
+@needs_openvino
+@pytest.mark.parametrize("dtype", version.QUANTISED)
+@pytest.mark.anyio
+async def test_quantised_weights_are_openvinos(caplog, dtype):
+    """Without a word about the engine; the log tells what they are."""
+    assert await opened(caplog, device="cpu", dtype=dtype) == [f"openvino computes, in {dtype}"]
+
+
 @pytest.mark.anyio
 async def test_torch_computes_where_openvino_cannot_and_the_log_says_why(caplog):
     """A setting that openvino cannot follow is no reason not to serve."""
