@@ -78,15 +78,19 @@ def logits_of(drive) -> list[torch.Tensor]:
     return [first, rest]
 
 
-@each_whole
-def test_two_parts_make_the_logits_of_one(tiny):
-    """Every family that is divided: biases, norms of heads, tied heads, windows."""
+def are_as_one(tiny, parts) -> None:
+    """Hold the logits of parts against those of a model in one."""
     with driven(open_model(model_dir(tiny), device="cpu")) as drive:
         expected = logits_of(drive)
-    parts = parts_of(tiny)
     with driven(parts[0], over_threads(parts, **SIZES, max_rows=LANES)) as drive:
         found = logits_of(drive)
     torch.testing.assert_close(found, expected, rtol=CLOSE, atol=CLOSE)
+
+
+@each_whole
+def test_two_parts_make_the_logits_of_one(tiny):
+    """Every family that is divided: biases, norms of heads, tied heads, windows."""
+    are_as_one(tiny, parts_of(tiny))
 
 
 @pytest.mark.parametrize("name", ["llama-mha-tied", "cohere", "gemma3", "starcoder2"])
@@ -104,13 +108,9 @@ def test_two_parts_say_what_transformers_says(name):
 def test_four_parts_have_a_head_each():
     """As many as there are KV heads."""
     tiny = by_name("llama-mha-tied")
-    with driven(open_model(model_dir(tiny), device="cpu")) as drive:
-        expected = logits_of(drive)
     parts = parts_of(tiny, ranks=4)
     assert [part.facts.kv_heads for part in parts] == [1] * 4
-    with driven(parts[0], over_threads(parts, **SIZES, max_rows=LANES)) as drive:
-        found = logits_of(drive)
-    torch.testing.assert_close(found, expected, rtol=CLOSE, atol=CLOSE)
+    are_as_one(tiny, parts)
 
 
 @pytest.mark.parametrize("name", ["llama-3-rope", "qwen3", "granite", "gemma2"])
